@@ -1,0 +1,70 @@
+"""Plain networks without any signal processing: black boxes, and values for slots."""
+
+from torch import nn
+
+__all__ = ["Cascade", "Columns", "mlp", "parameters", "residual_cnn"]
+
+
+class Columns(nn.Module):
+    """A network on flat vectors (..., n), given column vectors (..., n, 1)."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x):
+        return self.network(x[..., 0])[..., None]
+
+
+class Cascade(nn.Module):
+    """x ↦ network(start(x)): a fixed linear start, then a network that repairs what it leaves."""
+
+    def __init__(self, start, network):
+        super().__init__()
+        self.register_buffer("start", start)
+        self.network = network
+
+    def forward(self, x):
+        return self.network(self.start @ x)
+
+
+class Residual(nn.Module):
+    def __init__(self, body):
+        super().__init__()
+        self.body = body
+
+    def forward(self, s):
+        return s + self.body(s.mT).mT  # (batch, m, 1) -> one channel (batch, 1, m)
+
+
+def mlp(*sizes, generator=None):
+    """A fully connected network n → ... → m with ReLU between, on column vectors (..., n, 1)."""
+    if len(sizes) < 2:
+        raise ValueError(f"sizes: got {sizes}, expected at least the input and the output size")
+    layers = []
+    for size_in, size_out in zip(sizes, sizes[1:], strict=False):
+        layers += [seeded(nn.Linear(size_in, size_out), generator), nn.ReLU()]
+    return Columns(nn.Sequential(*layers[:-1]))
+
+
+def residual_cnn(channels=32, width=9, depth=5, generator=None):
+    """s ↦ s + CNN(s) along a signal (batch, m, 1): `depth` convolutions of odd `width`."""
+    sizes = [1, *[channels] * (depth - 1), 1]
+    layers = []
+    for size_in, size_out in zip(sizes, sizes[1:], strict=False):
+        conv = nn.Conv1d(size_in, size_out, width, padding=width // 2, padding_mode="circular")
+        layers += [seeded(conv, generator), nn.ReLU()]
+    return Residual(nn.Sequential(*layers[:-1]))
+
+
+def seeded(layer, generator):
+    """Draw a layer's weights (He, uniform) from the generator instead of the global seed."""
+    if generator is not None:
+        nn.init.kaiming_uniform_(layer.weight, nonlinearity="relu", generator=generator)
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+def parameters(model):
+    """The number of learned numbers in a model."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
