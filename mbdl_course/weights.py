@@ -1,0 +1,459 @@
+"""How every shipped weight file is made: `python -m mbdl_course weights [NAME...]`.
+
+A recipe is a function of nothing: it draws its problem, trains from seeds, and returns the model
+that is shipped with what the manifest says of it. `figures(name, model)` recomputes the figures of
+a file on its fixed test set; the tests hold them against the manifest.
+"""
+
+import hashlib
+import json
+import math
+import sys
+import time
+from itertools import product
+
+import torch
+from torch import nn
+
+from . import datasets, evaluate, learn
+from .learn import Stage, batches, draws, seeded, squared_error, training
+from .networks import mlp, parameters
+from .operators import wavelet_basis
+from .sparse import (
+    LISTA,
+    UnfoldedADMM,
+    admm,
+    analytic_weights,
+    gaussian_matrix,
+    ista,
+    lipschitz,
+    observed,
+    sparse_signals,
+    with_back,
+)  # fmt: skip
+from .unfold import Thetas, Unfolded
+
+# No two streams of random numbers share a seed: signals that repeat the numbers H was drawn from
+# are correlated with it, and cost the trained networks 1.5 dB.
+SEEDS = range(100, 105)  # of training; a network's own first weights are drawn from seed + 100
+MATRIX_SEED, TEST_SEED, VALIDATION_SEED = 1000, 1001, 1002
+SIZES = (10, 100, 1000, 10_000)  # n_train
+DEPTHS = (1, 2, 3, 5, 6, 8, 10)
+SNR_DB = 18.24  # 4 non-zeros of standard deviation 0.5 against noise of 0.01 in 150 measurements
+
+
+# ---- Problems: each a matrix H and draw(size, generator) -> (x, s) ----------------------------
+
+
+def noiseless(n, m):
+    """x = H s, Bernoulli(0.1)-Gaussian s: the setting of the LISTA literature."""
+    H = gaussian_matrix(n, m, seeded(MATRIX_SEED), dtype=torch.float32)
+
+    def draw(size, generator):
+        s = sparse_signals(size, m, generator, density=0.1, dtype=torch.float32)
+        return observed(s, H, torch.zeros((), dtype=torch.float32)), s
+
+    return H, draw
+
+
+def noisy(snr_db=SNR_DB, sparsity=4, H=None):
+    """150 measurements of 200 unknowns, 4 of them non-zero with standard deviation 0.5."""
+    if H is None:
+        H = gaussian_matrix(150, 200, seeded(MATRIX_SEED), dtype=torch.float32)
+
+    def draw(size, generator):
+        s = sparse_signals(size, 200, generator, sparsity=sparsity, std=0.5, dtype=torch.float32)
+        return observed(
+            s, H, torch.randn(size, 150, 1, generator=generator, dtype=torch.float32), snr_db
+        ), s
+
+    return H, draw
+
+
+def heartbeats(length=128, n=38, snr_db=20.0):
+    """Windows of the ECG in a wavelet basis, 30 % random measurements: H = Φ Ψ.
+
+    The record is cut in time into three parts with one heartbeat each: train, validation, test.
+    Returns H, draw, and the coefficients of all windows of each part. draw takes windows of the
+    training part with fresh noise.
+    """
+    signal = datasets.ecg()
+    parts = datasets.split_in_time(signal, 0.34, 0.33)
+    basis = wavelet_basis(length)
+    H = torch.randn(n, length, generator=seeded(MATRIX_SEED), dtype=torch.float64)
+    H = H / n**0.5 @ basis
+    mean, std = parts[0].mean(), parts[0].std()
+    coefficients = [
+        (basis.mT @ datasets.windows((part - mean) / std, length, 1)).float() for part in parts
+    ]
+
+    def draw(size, generator, of=coefficients[0]):
+        s = of[torch.randint(len(of), (size,), generator=generator)]
+        return observed(
+            s, H.float(), torch.randn(size, n, 1, generator=generator, dtype=torch.float32), snr_db
+        ), s
+
+    return H.float(), draw, coefficients
+
+
+# ---- Training ---------------------------------------------------------------------------------
+
+
+def nmse_db(predict, data):
+    with torch.no_grad():
+        return evaluate.nmse_db(predict(data[0]), data[1]).item()
+
+
+def fitted(model, source, stages, validation, every=50, checkpoint=None):
+    """The model trained to the end, at its best validated state."""
+    for _ in training(
+        model, source, squared_error, stages,
+        validate=lambda predict: nmse_db(predict, validation), every=every, checkpoint=checkpoint,
+    ):  # fmt: skip
+        pass
+    return model
+
+
+def values(network):
+    """The numbers of an unfolded network's layers, a list of tuples: θ for another filling."""
+    return [tuple(value.item() for value in theta) for theta in network.thetas]
+
+
+def checkpoint(name):
+    """Where an interrupted recipe goes on: beside the weights, ignored by git."""
+    return learn.weights_dir() / f"{name}.checkpoint"
+
+
+def said(problem, n_train, steps):
+    """What a recipe says of itself in the manifest."""
+    return {"problem": problem, "n_train": n_train, "steps": steps}
+
+
+def lista_minute():
+    """LISTA from the model's own filling, as far as a minute on one core takes it."""
+    H, draw = noiseless(100, 200)
+    models, validation = [], draw(1000, seeded(VALIDATION_SEED))
+    for seed in SEEDS:
+        model = LISTA(H, (1 / lipschitz(H).item(), 0.2), 10)
+        models.append(fitted(model, draws(draw, 128, seed), [Stage(2800, 3e-3)], validation, 400))
+    return models, said("noiseless 100 x 200", "fresh draws, 358 400 signals", "2800, batch 128")
+
+
+def from_analytic(n, m, depth, batch, steps, lr, name, shared=False):
+    """LISTA started at the analytic weights with learned numbers, then trained as a whole.
+
+    shared: one pair of matrices for all layers, as in the first LISTA; then μ = 1 in all of them.
+    """
+    H, draw = noiseless(n, m)
+    B, validation, models = analytic_weights(H), draw(1000, seeded(VALIDATION_SEED)), []
+    for seed in SEEDS:
+        thetas = Thetas((1.0, 0.15), depth, frozen=(0,) if shared else ())
+        first = Unfolded(ista, thetas, H=H, part=with_back(B))
+        fitted(first, draws(draw, batch, seed), [Stage(steps, 3e-2)], validation)
+        model = LISTA(H, values(first), tied=(0, 1) if shared else (), back=B)
+        resume = checkpoint(f"{name}_{seed}")
+        stages = [Stage(steps, lr)]
+        fitted(model, draws(draw, batch, seed + 200), stages, validation, 250, resume)
+        resume.unlink(missing_ok=True)
+        models.append(model)
+    signals = f"fresh draws, {2 * steps * batch} signals"
+    said_steps = f"{steps} for the numbers of the layers, {steps} for all, batch {batch}"
+    return models, said(f"noiseless {n} x {m}", signals, said_steps)
+
+
+def lista_100():
+    return from_analytic(100, 200, 10, 128, 1200, 2e-5, "lista_100")
+
+
+def lista_250():
+    return from_analytic(250, 500, 16, 64, 1200, 5e-5, "lista_250", shared=True)
+
+
+def lista_150():
+    """Unfolded ISTA's 12 numbers first, then the matrices from there."""
+    H, draw = noisy()
+    models, validation = [], draw(1000, seeded(VALIDATION_SEED))
+    for seed in SEEDS:
+        first = Unfolded(ista, Thetas((1 / lipschitz(H).item(), 0.1), 6), H=H)
+        fitted(first, draws(draw, 128, seed), [Stage(1000, 3e-2)], validation)
+        model = LISTA(H, values(first))
+        stages = [Stage(1500, 1e-4)]
+        models.append(fitted(model, draws(draw, 128, seed + 200), stages, validation, 100))
+    steps = "1000 for the numbers, 1500 for all, batch 128"
+    return models, said("noisy 150 x 200", "fresh draws, 320 000 signals", steps)
+
+
+def training_set(draw, n_train, seed):
+    """n_train pairs to fit and a quarter more to stop by: another seed, another set."""
+    generator = seeded(seed)
+    return draw(n_train, generator), draw(max(n_train // 4, 5), generator)
+
+
+def grid():
+    """The settings of `scalars`: (algorithm, tied, depth, n_train); tied ones at 1,000 only."""
+    for name, tied, K, n_train in product(("ista", "admm"), (False, True), DEPTHS, SIZES):
+        if not tied or n_train == 1000:
+            yield f"{name}_{'tied' if tied else 'layers'}_k{K}_n{n_train}", name, tied, K, n_train
+
+
+def scalars():
+    """Learned and unfolded ISTA and ADMM: 2, 3, 2K and 3K numbers, for depths and n_train."""
+    H, draw = noisy()
+    start = {"ista": (ista, (1 / lipschitz(H).item(), 0.1)), "admm": (admm, (0.05, 1.0, 0.02))}
+    families = []
+    for seed in SEEDS:
+        models = {}
+        for key, name, tied, K, n_train in grid():
+            if seed != SEEDS[0] and K != 6 and n_train != 1000:
+                continue  # the seeds' spread is measured along one row and one column of the grid
+            algorithm, theta = start[name]
+            (x, s), validation = training_set(draw, n_train, seed)
+            model = Unfolded(algorithm, Thetas(theta, K, tied=tied), H=H)
+            stages = [Stage(300 if tied else 800, 3e-2)]
+            models[key] = fitted(model, batches(x, s, 128, seed), stages, validation)
+        families.append(nn.ModuleDict(models))
+    return families, said("noisy 150 x 200", list(SIZES), "800 (tied 300), batch 128")
+
+
+def few_layers():
+    """Unfolded ADMM with 3 and 5 layers, trained as long as ten seconds of one free core allow."""
+    H, draw = noisy()
+    families = []
+    for seed in SEEDS:
+        (x, s), validation = training_set(draw, 1000, seed)
+        stages = [Stage(1500, 8e-2)]
+        families.append(nn.ModuleDict({
+            f"admm_k{K}": fitted(Unfolded(admm, Thetas((0.2, 1.0, 0.05), K), H=H),
+                                 batches(x, s, 128, seed), stages, validation)
+            for K in (3, 5)
+        }))  # fmt: skip
+    return families, said("noisy 150 x 200", 1000, "1500, batch 128")
+
+
+def matrices():
+    """LISTA, unfolded ADMM with matrices and a black box, six layers, for every n_train."""
+    H, draw = noisy()
+    mu = 1 / lipschitz(H).item()
+    families = []
+    for seed in SEEDS:
+        models = {}
+        for n_train in SIZES:
+            (x, s), validation = training_set(draw, n_train, seed)
+            steps = 300 if n_train < 10_000 else 1000
+
+            def fit(model, steps, lr, x=x, s=s, validation=validation, seed=seed):
+                return fitted(model, batches(x, s, 128, seed), [Stage(steps, lr)], validation)
+
+            first = fit(Unfolded(ista, Thetas((mu, 0.1), 6), H=H), 800, 3e-2)
+            models[f"lista_n{n_train}"] = fit(LISTA(H, values(first)), steps, 1e-4)
+            first = fit(Unfolded(admm, Thetas((0.05, 1.0, 0.02), 6), H=H), 800, 3e-2)
+            models[f"admm_n{n_train}"] = fit(UnfoldedADMM(H, values(first)), steps, 1e-4)
+            black_box = mlp(150, 512, 512, 200, generator=seeded(seed + 100))
+            models[f"mlp_n{n_train}"] = fit(black_box, 3 * steps, 1e-3)
+        families.append(nn.ModuleDict(models))
+    steps = "800 for the numbers, then 300 (1000 on 10,000); black box three times that; batch 128"
+    return families, said("noisy 150 x 200", list(SIZES), steps)
+
+
+def wrong_matrix(epsilon=0.3):
+    """H + εE, where E has columns of norm about 1, as H has: what really measures in `mismatch`."""
+    H, _ = noisy()
+    E = torch.randn(H.shape, generator=seeded(MATRIX_SEED + 10)) / H.shape[0] ** 0.5
+    return H + epsilon * E
+
+
+def mismatch():
+    """The data come from H + εE; the methods are told H, and the learned ones see the data."""
+    H, _ = noisy()
+    _, draw = noisy(H=wrong_matrix())
+    mu = 1 / lipschitz(H).item()
+    families = []
+    for seed in SEEDS:
+        models = {}
+        for n_train in (1000, 10_000):
+            (x, s), validation = training_set(draw, n_train, seed)
+            steps = 300 if n_train < 10_000 else 1500
+
+            def fit(model, steps, lr, x=x, s=s, validation=validation, seed=seed):
+                return fitted(model, batches(x, s, 128, seed), [Stage(steps, lr)], validation)
+
+            first = fit(Unfolded(ista, Thetas((mu, 0.1), 6), H=H), 600, 3e-2)
+            models[f"ista_n{n_train}"] = first
+            models[f"lista_n{n_train}"] = fit(LISTA(H, values(first)), steps, 3e-4)
+            first = fit(Unfolded(admm, Thetas((0.05, 1.0, 0.02), 6), H=H), 600, 3e-2)
+            models[f"admm_n{n_train}"] = first
+            models[f"matrices_n{n_train}"] = fit(UnfoldedADMM(H, values(first)), steps, 3e-4)
+        families.append(nn.ModuleDict(models))
+    steps = "600 for the numbers, then 300 (1500 on 10,000), batch 128"
+    return families, said("noisy 150 x 200, H wrong by 0.3", [1000, 10_000], steps)
+
+
+def ecg():
+    """The same strategies on heartbeats: ten layers, trained on windows of one beat."""
+    H, draw, coefficients = heartbeats()
+    mu = 1 / lipschitz(H).item()
+    families = []
+    for seed in SEEDS:
+        validation = draw(200, seeded(VALIDATION_SEED), of=coefficients[1])
+
+        def fit(model, stages, validation=validation, seed=seed):
+            return fitted(model, draws(draw, 64, seed), stages, validation)
+
+        black_box = mlp(38, 256, 256, 128, generator=seeded(seed + 100))
+        families.append(nn.ModuleDict({
+            "ista_layers": fit(Unfolded(ista, Thetas((mu, 0.3), 10), H=H), [Stage(300, 3e-2)]),
+            "admm_layers": fit(Unfolded(admm, Thetas((0.05, 1.0, 0.1), 10), H=H),
+                               [Stage(300, 3e-2)]),
+            "lista": fit(LISTA(H, (mu, 0.2), 10, tied=(0, 1)), [Stage(1500, 1e-3)]),
+            "admm": fit(UnfoldedADMM(H, (0.05, 1.0, 0.1), 10, tied=(0, 1)), [Stage(1000, 1e-3)]),
+            "mlp": fit(black_box, [Stage(1500, 1e-3)]),
+        }))  # fmt: skip
+    steps = "300 for numbers, 1500 (LISTA, black box), 1000 (ADMM), batch 64"
+    return families, said("ECG windows of 128, 30 %, 20 dB", "221 windows", steps)
+
+
+RECIPES = {
+    recipe.__name__: recipe
+    for recipe in (
+        ecg,
+        lista_minute,
+        lista_100,
+        lista_150,
+        lista_250,
+        scalars,
+        few_layers,
+        matrices,
+        mismatch,
+    )  # fmt: skip
+}
+NOISELESS = {"lista_minute": (100, 10), "lista_100": (100, 10), "lista_250": (250, 16)}
+
+
+# ---- Figures and files ------------------------------------------------------------------------
+
+
+def test_set(name):
+    """The fixed test set (x, s) of a weight file: 2,000 draws, or every window of the last beat."""
+    if name == "ecg":
+        H, _, (_, _, coefficients) = heartbeats()
+        noise = torch.randn(len(coefficients), 38, 1, generator=seeded(TEST_SEED)).float()
+        return observed(coefficients, H, noise, 20.0), coefficients
+    if name in NOISELESS:
+        _, draw = noiseless(NOISELESS[name][0], 2 * NOISELESS[name][0])
+    else:
+        _, draw = noisy(H=wrong_matrix() if name == "mismatch" else None)
+    return draw(2000, seeded(TEST_SEED))
+
+
+def figures(name, model):
+    """{part of the model: NMSE in dB on the fixed test set}."""
+    data = test_set(name)
+    parts = model.items() if isinstance(model, nn.ModuleDict) else [(name, model)]
+    return {part: round(nmse_db(network, data), 3) for part, network in parts}
+
+
+def shipped(name):
+    """The shipped model of a name, loaded and checked: the same object its recipe trains.
+
+    Raises ValueError for a name that is not shipped, and what `learn.load` raises.
+    """
+    if name not in RECIPES:
+        raise ValueError(f"name: got {name!r}, expected one of {', '.join(RECIPES)}")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)  # as it was trained, whatever a chapter computes in
+    try:
+        return learn.load(blank(name), name)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def blank(name):
+    """The model of a name before training, to be filled by `learn.load`."""
+    if name in NOISELESS:
+        n, depth = NOISELESS[name]
+        tied = (0, 1) if name == "lista_250" else ()
+        return LISTA(torch.zeros(n, 2 * n), (1.0, 1.0), depth, tied=tied)
+    H, one = torch.zeros(150, 200), (1.0, 1.0)
+    if name == "lista_150":
+        return LISTA(H, one, 6)
+    if name == "scalars":
+        filling = {"ista": (ista, one), "admm": (admm, (1.0, 1.0, 1.0))}
+        return nn.ModuleDict({
+            key: Unfolded(filling[name][0], Thetas(filling[name][1], K, tied=tied), H=H)
+            for key, name, tied, K, n_train in grid()
+        })  # fmt: skip
+    if name == "matrices":
+        models = {}
+        for n_train in SIZES:
+            models[f"lista_n{n_train}"] = LISTA(H, one, 6)
+            models[f"admm_n{n_train}"] = UnfoldedADMM(H, (1.0, 1.0, 1.0), 6)
+            models[f"mlp_n{n_train}"] = mlp(150, 512, 512, 200)
+        return nn.ModuleDict(models)
+    if name == "few_layers":
+        layers = {K: Thetas((1.0, 1.0, 1.0), K) for K in (3, 5)}
+        return nn.ModuleDict({f"admm_k{K}": Unfolded(admm, layers[K], H=H) for K in layers})
+    if name == "mismatch":
+        return nn.ModuleDict({
+            f"{key}_n{n_train}": network
+            for n_train in (1000, 10_000)
+            for key, network in {
+                "ista": Unfolded(ista, Thetas(one, 6), H=H),
+                "lista": LISTA(H, one, 6),
+                "admm": Unfolded(admm, Thetas((1.0, 1.0, 1.0), 6), H=H),
+                "matrices": UnfoldedADMM(H, (1.0, 1.0, 1.0), 6),
+            }.items()
+        })  # fmt: skip
+    H = torch.zeros(38, 128)
+    return nn.ModuleDict({
+        "ista_layers": Unfolded(ista, Thetas(one, 10), H=H),
+        "admm_layers": Unfolded(admm, Thetas((1.0, 1.0, 1.0), 10), H=H),
+        "lista": LISTA(H, one, 10, tied=(0, 1)),
+        "admm": UnfoldedADMM(H, (1.0, 1.0, 1.0), 10, tied=(0, 1)),
+        "mlp": mlp(38, 256, 256, 128),
+    })  # fmt: skip
+
+
+def peak_memory():
+    """The largest resident set of this process so far in MB; NaN where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def make(names=()):
+    """Train and write the named weight files (all by default), each with its manifest entry."""
+    unknown = set(names) - RECIPES.keys()
+    if unknown:
+        raise ValueError(f"names: got {sorted(unknown)}, expected some of {', '.join(RECIPES)}")
+    torch.set_num_threads(1)  # small tensors: one thread is faster than two, and repeatable
+    for name in names or RECIPES:
+        start = time.perf_counter()
+        models, facts = RECIPES[name]()
+        seconds = time.perf_counter() - start
+        path = learn.save(models[0], name)
+        spread = [figures(name, model) for model in models]
+        entry = {
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "command": f"python -m mbdl_course weights {name}",
+            "seeds": list(SEEDS[: len(models)]),
+            **facts,
+            "seconds": round(seconds),
+            "seconds_each": round(seconds / len(models), 1),
+            "parameters": parameters(models[0]),
+            "dtype": "float32; matrices are stored as float16",
+            "threads": torch.get_num_threads(),
+            "device": "cpu",
+            "memory_mb": round(peak_memory()),
+            "torch": torch.__version__.split("+")[0],
+            # what the file gives back, not what was in memory before it was rounded
+            "nmse_db": figures(name, learn.filled(blank(name), path)),
+            "nmse_db_by_seed": {part: [f[part] for f in spread if part in f] for part in spread[0]},
+        }
+        manifest = learn.weights_dir() / "manifest.json"
+        entries = json.loads(manifest.read_text()) if manifest.exists() else {}
+        entries[name] = entry
+        learn.replace(manifest, json.dumps(dict(sorted(entries.items())), indent=1).encode())
+        print(f"{name}: {parameters(models[0])} parameters, {seconds:.0f} s, {path}")
