@@ -1,0 +1,316 @@
+"""Checks for the exercises: what is wrong is said in a sentence, never as a traceback.
+
+An exercise's check takes the learner's answer (a number or a function), tries it on data the
+learner has not seen, and returns a `Verdict`. To write one: a function of the answer that asserts
+with a message for each mistake worth naming, decorated with `exercise`; see CONTRIBUTING.md.
+"""
+
+import functools
+import html
+import math
+from itertools import islice, product, repeat
+from typing import NamedTuple
+
+import torch
+
+from . import sparse
+from .learn import seeded
+from .prox import soft_threshold
+
+
+class Verdict(NamedTuple):
+    """Whether an answer passed, and a sentence that says why or why not."""
+
+    passed: bool
+    message: str
+
+    def _repr_html_(self):
+        colour, sign = ("#00684A", "✓") if self.passed else ("#8A3B00", "✗")
+        text = html.escape(self.message)
+        return f'<p role="status" style="color:{colour};font-weight:600">{sign} {text}</p>'
+
+
+def exercise(check):
+    """Turn a function that asserts into a check that answers with a `Verdict`."""
+
+    @functools.wraps(check)
+    def verdict(answer):
+        try:
+            praise = check(answer)
+        except AssertionError as wrong:
+            return Verdict(False, str(wrong))
+        except NotYet:
+            return Verdict(False, "Not answered yet: replace the three dots.")
+        except Exception as error:
+            line = (str(error).splitlines() or [""])[0]
+            return Verdict(False, f"Your code stopped with {type(error).__name__}: {line}")
+        return Verdict(True, praise)
+
+    return verdict
+
+
+class NotYet(Exception):
+    """The starter's dots are still there."""
+
+
+def given(answer):
+    """The answer, once it is one: NotYet for the starter's dots or None."""
+    if answer is ... or answer is None:
+        raise NotYet
+    return answer
+
+
+def number(answer):
+    """The answer as a finite number; a sentence if it is none."""
+    try:
+        value = float(given(answer))
+        if not math.isfinite(value):
+            raise ValueError
+        return value
+    except (TypeError, ValueError, RuntimeError):
+        came = f"shape {tuple(answer.shape)}" if isinstance(answer, torch.Tensor) else repr(answer)
+        raise AssertionError(f"Expected a number, got {came[:60]}.") from None
+
+
+def tensor(answer, like):
+    """The answer as a tensor shaped like another; a sentence if it is not."""
+    given(answer)
+    assert isinstance(answer, torch.Tensor), f"Expected a tensor, got {type(answer).__name__}."
+    assert answer.shape == like.shape, (
+        f"Expected the shape {tuple(like.shape)}, got {tuple(answer.shape)}."
+    )
+    return answer
+
+
+def near(a, b, tolerance=1e-6):
+    return bool((a - b).abs().max() <= tolerance)
+
+
+def small_problem(seed=0):
+    g = seeded(seed)
+    H = sparse.gaussian_matrix(20, 40, g)
+    s = sparse.sparse_signals(1, 40, g, sparsity=4)[0]
+    return sparse.observed(s, H, torch.randn(20, 1, generator=g, dtype=torch.float64), 25.0), s, H
+
+
+# ---- Chapter 3 ---------------------------------------------------------------------------------
+
+
+@exercise
+def divergence(answer):
+    value = number(answer)
+    assert value > 0, f"Expected a positive number, got {value:g}: at 0 nothing moves."
+    assert value != 1.0, "1/L is the step that is always safe; ISTA still converges a bit beyond."
+    assert not 0.2 < value < 0.5, "That looks like μ itself; the slider is μ times L."
+    assert abs(value - 2.0) <= 0.11, (
+        f"At {value:g} {'it still converges' if value < 2 else 'it has long diverged'}: "
+        "watch what the gradient step does to the error along the top singular vector."
+    )
+    return "The error along the top singular vector is multiplied by 1 − μL: beyond 2 it grows."
+
+
+@exercise
+def complex_threshold(answer):
+    v = torch.randn(50, 2, generator=seeded(1), dtype=torch.float64)
+    v = torch.view_as_complex(v)
+    got = tensor(answer(v, 0.7), v)
+    assert got.is_complex(), "The result should be complex again: the phase has to stay."
+    assert got.isfinite().all() and answer(v * 0, 0.7).isfinite().all(), (
+        "There are NaN or Inf: what happens at v = 0?"
+    )
+    small = v.abs() <= 0.7
+    assert near(got[small].abs(), torch.zeros(1)), "Entries with |v| ≤ β should become zero."
+    assert near(got[~small].abs(), v[~small].abs() - 0.7), (
+        "Where |v| > β the magnitude should shrink by exactly β (real and imaginary part together, "
+        "not each for itself)."
+    )
+    assert near(got[~small].angle(), v[~small].angle()), "The phase has changed."
+    return "Magnitude shrunk, phase kept; for real numbers this is the soft threshold."
+
+
+@exercise
+def elastic_net(answer):
+    x, s, H = small_problem()
+    mu, rho, gamma = 0.2, 0.1, 0.8
+    got = tensor(answer(s, x, H, mu, rho, gamma), s)
+    v = s + mu * H.mT @ (x - H @ s)
+    right = soft_threshold(v, mu * rho) / (1 + mu * gamma)
+    assert not near(got, soft_threshold(v, mu * rho)), "That is ISTA: γ is not used."
+    assert not near(got, soft_threshold(v, mu * rho) / (1 + gamma)), (
+        "Nearly: the scaling belongs to the step, as the threshold does. Use μγ, not γ."
+    )
+    assert not near(got, soft_threshold(v / (1 + mu * gamma), mu * rho)), (
+        "Nearly: when v is divided by 1 + μγ, the threshold has to be, too."
+    )
+    assert not near(got, soft_threshold(v, rho) / (1 + mu * gamma)), "The threshold is μρ, not ρ."
+    assert near(got, right), "Minimise μρ|z| + μγ z²/2 + (z − v)²/2 over one number z and compare."
+    return "Shrink, then scale: its step has the zeros of ISTA's step."
+
+
+@exercise
+def certificate(answer):
+    x, _, H = small_problem()
+    mu, rho = 1 / sparse.lipschitz(H).item(), 0.05
+    *_, state = islice(sparse.fista(x, H, repeat((mu, rho))), 5000)
+    best = state.s
+    verdict = given(answer(best, x, H, rho, 1e-6))
+    assert isinstance(verdict, bool) or getattr(verdict, "ndim", 1) == 0, (
+        "Return True or False, one for all entries together."
+    )
+    assert answer(best, x, H, rho, 1e-6), "The true LASSO solution is refused."
+    assert not answer(torch.zeros_like(best), x, H, rho, 1e-6), (
+        "Zero is accepted here, but some |hᵢᵀ(x − Hŝ)| exceed ρ: check the entries off the support."
+    )
+    assert not answer(best * 1.05, x, H, rho, 1e-6), (
+        "The solution times 1.05 is accepted: on the support the correlation must equal ρ sign(ŝ)."
+    )
+    one = best.abs().argmax()
+    flipped = best.clone()
+    flipped[one] = -flipped[one]
+    assert not answer(flipped, x, H, rho, 1e-6), "A flipped sign is accepted."
+    *_, early = islice(sparse.ista(x, H, repeat((mu, rho))), 20)
+    assert not answer(early, x, H, rho, 1e-6), "ISTA's 20th iterate is accepted; not there yet."
+    assert answer(early, x, H, rho, 10.0), "This one is within a tolerance of 10."
+    one, column = torch.ones(1, 1, dtype=H.dtype), 0.05 * torch.ones(1, 1, dtype=H.dtype)
+    assert not answer(-one, column - one, one, rho, 1e-6), (
+        "The correlation has the right size and the wrong sign, and it is accepted."
+    )
+    wide, s_hat = torch.eye(50, dtype=H.dtype), torch.zeros(50, 1, dtype=H.dtype)
+    x_off = torch.zeros(50, 1, dtype=H.dtype)
+    x_off[7] = -0.06
+    assert not answer(s_hat, x_off, wide, rho, 1e-6), (
+        "One entry of fifty breaks its condition, with a negative correlation, and it is accepted."
+    )
+    return "A solution that can be checked without knowing the right one: that is convexity."
+
+
+@exercise
+def useless_rho(answer):
+    x, _, H = small_problem(1)
+    value = number(answer(x, H))
+    right = (H.mT @ x).abs().max().item()
+    assert abs(value - (H.mT @ x).max().item()) > 1e-9 or abs(value - right) < 1e-9, (
+        "Take magnitudes: a large negative correlation counts as well."
+    )
+    assert abs(number(answer(-x, H)) - value) < 1e-9, "For −x the answer should be the same."
+    assert abs(value - (H.mT @ x).abs().sum().item()) > 1e-9, "Take the largest, not the sum."
+    assert abs(value - right) < 1e-9, f"With ρ = {value:.4f} on a test problem " + (
+        "ŝ is still not zero." if value < right else "it is not the smallest: ŝ = 0 before."
+    )
+    return "‖Hᵀx‖∞: the top of every useful grid of ρ."
+
+
+# ---- Chapter 0 ---------------------------------------------------------------------------------
+
+
+@exercise
+def first(answer):
+    value = number(answer)
+    assert value != 4, "That is where the model-based method stands; look at the black box."
+    assert value in (1, 2, 3, 4, 5), "Expected 1 to 5, the position in the list of strategies."
+    assert value == 5, "Another strategy learns more numbers: read the figure's axis."
+    return "The black box learns most and knows least. So every check of the course answers."
+
+
+# ---- Chapter 4 ---------------------------------------------------------------------------------
+
+
+@exercise
+def count_shared_lista(answer):
+    value = number(answer)
+    assert value != 6 * (150 * 200 + 200**2 + 1), (
+        "That is LISTA with matrices of its own in every layer; here the layers share them."
+    )
+    assert value != 150 * 200 + 200**2, "The thresholds are missing: one in each layer."
+    assert value != 150 * 200 + 200**2 + 1, "The threshold is not shared: each layer has its own."
+    assert value != 150 * 200 + 150**2 + 6, "W2 maps s to s: it is m × m."
+    assert value == 150 * 200 + 200**2 + 6, (
+        f"Not {value:,.0f}. W1 is m × n, W2 is m × m, and there are six thresholds."
+    )
+    return "nm + m² for the matrices and one threshold a layer."
+
+
+@exercise
+def coupled(answer):
+    x, s, H = small_problem(2)
+    move = given(answer)(x, H)
+    given(move(s, H.mT, 0.1))
+    B = torch.randn(40, 20, generator=seeded(9), dtype=torch.float64)
+    pair = move(s, B, 0.3)
+    assert isinstance(pair, tuple) and len(pair) == 2, "The part should return two things, v and β."
+    v, beta = tensor(pair[0], s), pair[1]
+    assert float(beta) == 0.3, "β is handed on as it came."
+    assert not near(v, s + H.mT @ (x - H @ s)), "That is ISTA's own direction: B is not used."
+    assert not near(v, B @ x + s), "That ignores what Hs already explains: B works on x − Hs."
+    assert not near(v, s - B @ (x - H @ s)), "The sign: move along +B(x − Hs)."
+    assert near(v, s + B @ (x - H @ s)), "v should be s + B(x − Hs)."
+    mu, rho = 1 / sparse.lipschitz(H).item(), 0.05
+    learned = sparse.ista(x, H, repeat((mu * H.mT, mu * rho), 5), part=answer)
+    for a, b in zip(learned, sparse.ista(x, H, repeat((mu, rho), 5)), strict=True):
+        assert near(a, b, 1e-12), "Filled with B = μHᵀ, β = μρ it is not ISTA."
+    return "One matrix a layer instead of two, and the filling law holds in all states."
+
+
+@exercise
+def fair_baseline(answer):
+    table = {
+        "train": {0.1: -10.0, 0.2: -12.0, 0.3: -11.0},
+        "test": {0.1: -9.0, 0.2: -10.5, 0.3: -13},
+    }
+    seen = []
+
+    def error(rho, data):
+        seen.append((rho, data))
+        return table[data][rho]
+
+    value = number(answer(error, [0.1, 0.2, 0.3], "train", "test"))
+    assert value != -13, "That ρ was chosen on the test data: this flatters."
+    assert value != -12, "That is the error on the training data. What would you publish?"
+    assert value != 0.2, "Return the figure in dB, not the ρ."
+    assert value == -10.5, f"Expected one figure on the test data, got {value:g} dB."
+    assert sum(data == "test" for _, data in seen) == 1, "The test data should be looked at once."
+    return "Chosen on the training data, reported on the test data, looked at once."
+
+
+@exercise
+def early_stopping(answer):
+    cases = [
+        ([5, 4, 3, 2, 1], 2, 4, "an error that always falls: keep the last epoch"),
+        ([3, 1, 2, 2, 0], 2, 1, "two epochs without improvement: stop, and never see the later 0"),
+        ([3, 1, 2, 0, 1], 2, 3, "one bad epoch is not two: go on"),
+        ([2, 2, 2, 1], 2, 0, "an equal value is no improvement"),
+        ([1, 5, 0.5, 5, 5, 0.1], 2, 2, "the count starts again with each improvement"),
+    ]
+    for values, patience, right, why in cases:
+        got = number(answer(list(values), patience))
+        assert got == right, f"{values}, patience {patience}: {why}; got {got:g}, not {right}."
+    return "The best epoch before patience ran out, as `training` does with `Stage.patience`."
+
+
+@exercise
+def black_box_wins(answer):
+    from . import weights
+
+    value = number(answer)
+    x, s = weights.test_set("matrices")
+    H, mu = weights.noisy()[0], 1 / sparse.lipschitz(weights.noisy()[0]).item()
+    fit = weights.training_set(weights.noisy()[1], 1000, seed=4000)[0]
+
+    def ista_db(theta, data):
+        *_, s_hat = sparse.ista(data[0], H, repeat(theta, 6))
+        return weights.nmse_db(lambda _: s_hat, data)
+
+    grid = product((mu, 1.5 * mu, 1.9 * mu, 2.5 * mu, 3 * mu), (0.02, 0.05, 0.1, 0.2, 0.3))
+    tuned = ista_db(min(grid, key=lambda theta: ista_db(theta, fit)), (x, s))
+    networks = weights.shipped("matrices")
+    errors = {n: weights.nmse_db(networks[f"mlp_n{n}"], (x, s)) for n in weights.SIZES}
+    right = next((n for n, error in errors.items() if error < tuned), 0)
+    assert value in (0, *weights.SIZES), f"Expected 0 or one of {weights.SIZES}, got {value:g}."
+    assert value == right, (
+        f"With {value:,.0f} signals the black box has {errors[value]:.1f} dB, ISTA {tuned:.1f} dB."
+        if value
+        else f"It does: with {right:,} signals, {errors[right]:.1f} against {tuned:.1f} dB."
+    )  # fmt: skip
+    return (
+        f"Tuned ISTA has {tuned:.1f} dB after six steps; it needs to see no signal but for its ρ."
+    )

@@ -1,0 +1,288 @@
+"""Every exercise: the starter fails, the solution passes, and a wrong answer is told what is wrong.
+
+In a chapter a code cell tagged "exercise" holds the starter; its last expression calls
+`exercises.<name>(...)`. The next markdown cell tagged "solution" holds one block of Python that
+replaces what the starter defines. The cell tagged "setup" is the namespace of both.
+"""
+
+import ast
+import functools
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+CHAPTERS = Path(__file__).resolve().parents[1] / "chapters"
+FIRST = "00_start_here"
+NAMES = sorted(path.stem for path in CHAPTERS.glob("*.ipynb"))
+GENERIC = re.compile(r"\s*$|Not answered yet|Your code stopped with")
+
+
+def tagged(chapter, *tags):
+    """(tag, source) of the cells with one of these tags, in their order."""
+    text = (CHAPTERS / f"{chapter}.ipynb").read_text(encoding="utf-8")
+    for cell in json.loads(text)["cells"]:
+        for tag in cell["metadata"].get("tags", []):
+            if tag in tags:
+                yield tag, "".join(cell["source"])
+
+
+def exercises_of(chapter):
+    """{name of the check: (starter's definitions, call, text of the solution's cell)}."""
+    found, cells = {}, list(tagged(chapter, "exercise", "solution"))
+    assert [tag for tag, _ in cells] == ["exercise", "solution"] * (len(cells) // 2), chapter
+    for (_, starter), (_, solution) in zip(cells[::2], cells[1::2], strict=True):
+        *definitions, call = ast.parse(starter).body
+        name = ast.unparse(call).removeprefix("exercises.").split("(")[0]
+        assert name not in found, f"{chapter}: {name} is checked twice"
+        found[name] = "\n".join(map(ast.unparse, definitions)), ast.unparse(call), solution
+    return found
+
+
+ALL = [(chapter, name) for chapter in NAMES for name in exercises_of(chapter)]
+
+
+@functools.cache
+def setup(chapter):
+    names = {}
+    for _, source in tagged(chapter, "setup"):
+        exec(source, names)
+    return names
+
+
+@pytest.fixture(autouse=True)
+def default_dtype():
+    """A chapter's setup may change it; the other tests are not to see that."""
+    before = torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(before)
+
+
+def verdict(chapter, definitions, call):
+    """What the learner sees who wrote these definitions."""
+    names = dict(setup(chapter))
+    torch.set_default_dtype(torch.float64)
+    exec(definitions, names)
+    return eval(call, names)
+
+
+def solved(text):
+    """The one block of Python in a solution."""
+    assert text.startswith("<details>") and text.rstrip().endswith("</details>")
+    assert "<summary>Solution</summary>" in text
+    (block,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert "exercises." not in block
+    return block
+
+
+@pytest.mark.parametrize("chapter", [name for name in NAMES if name != FIRST])
+def test_a_chapter_has_exercises(chapter):
+    assert len(exercises_of(chapter)) >= 4
+    assert len(list(tagged(chapter, "setup"))) == 1
+
+
+def test_the_chapters_are_there():
+    assert {"03_sparse_recovery", "04_learning_to_optimize"} <= {chapter for chapter, _ in ALL}
+
+
+@pytest.mark.parametrize(("chapter", "name"), ALL)
+def test_the_starter_is_not_an_answer(chapter, name):
+    definitions, call, _ = exercises_of(chapter)[name]
+    said = verdict(chapter, definitions, call)
+    assert said.passed is False and said.message
+
+
+@pytest.mark.parametrize(("chapter", "name"), ALL)
+def test_the_solution_passes(chapter, name):
+    _, call, text = exercises_of(chapter)[name]
+    said = verdict(chapter, solved(text), call)
+    assert said.passed is True and said.message, said.message
+
+
+@pytest.mark.parametrize(("chapter", "name"), ALL)
+def test_the_solution_defines_what_the_starter_does(chapter, name):
+    definitions, _, text = exercises_of(chapter)[name]
+
+    def signatures(code):
+        return {
+            node.name: ast.unparse(node.args)
+            for node in ast.parse(code).body
+            if isinstance(node, ast.FunctionDef)
+        }
+
+    wanted, given = signatures(definitions), signatures(solved(text))
+    assert wanted.items() <= given.items()
+
+
+class Answered(ast.NodeTransformer):
+    """The starter with an expression in the place of its dots."""
+
+    def __init__(self, expression):
+        self.expression = ast.parse(expression, mode="eval").body
+
+    def visit_Constant(self, node):
+        return self.expression if node.value is ... else node
+
+
+def answered(definitions, wrong):
+    """A wrong answer as code: an expression for the starter's dots, or definitions of its own."""
+    if wrong.startswith("def "):
+        return wrong
+    tree = Answered(wrong).visit(ast.parse(definitions))
+    return ast.unparse(ast.fix_missing_locations(tree))
+
+
+@pytest.mark.parametrize("bad", ["None", "'text'", "[]", "float('nan')", "open", "[1][1]"])
+@pytest.mark.parametrize(("chapter", "name"), ALL)
+def test_whatever_is_answered_there_is_a_verdict(chapter, name, bad):
+    definitions, call, _ = exercises_of(chapter)[name]
+    if bad == "[1][1]" and "def " not in definitions:
+        bad = "object()"  # an answer that is no function would raise before any check sees it
+    said = verdict(chapter, answered(definitions, bad), call)
+    assert said.passed is False and said.message.strip()
+
+
+# What learners write in the place of the dots, and what the message must say.
+WRONG = {
+    "divergence": [
+        ("1.0", "always safe"),
+        ("0.5", "still converges"),
+        ("1.5", "still converges"),
+        ("3", "long diverged"),
+        ("'two'", "Expected a number"),
+        ("float('nan')", "Expected a number"),
+    ],
+    "complex_threshold": [
+        ("(v.abs() - beta).clamp(min=0)", "complex again"),
+        (
+            "torch.view_as_complex(soft_threshold(torch.view_as_real(v), beta))",
+            "real and imaginary part together",
+        ),
+        ("v / v.abs() * (v.abs() - beta).clamp(min=0)", "what happens at v = 0"),
+        ("v * (1 - beta / v.abs().clamp(min=1e-30))", "should become zero"),
+        ("torch.where(v.abs() > beta, v, 0)", "shrink by exactly β"),
+        ("v.conj() * (1 - beta / v.abs().clamp(min=beta))", "phase has changed"),
+        ("v[:10]", "Expected the shape"),
+    ],
+    "elastic_net": [
+        ("soft_threshold(v, mu * rho)", "γ is not used"),
+        ("soft_threshold(v, mu * rho) / (1 + gamma)", "Use μγ, not γ"),
+        ("soft_threshold(v / (1 + mu * gamma), mu * rho)", "the threshold has to be, too"),
+        ("soft_threshold(v, rho) / (1 + mu * gamma)", "threshold is μρ, not ρ"),
+        ("soft_threshold(v, mu * (rho + gamma))", "Minimise"),
+        ("soft_threshold(v - mu * gamma * s, mu * rho)", "Minimise"),
+    ],
+    "certificate": [
+        ("True", "Zero is accepted"),
+        ("False", "true LASSO solution is refused"),
+        ("bool((correlation.abs() <= rho + tolerance).all())", "times 1.05 is accepted"),
+        (
+            "bool(((correlation - rho * s_hat.sign())[s_hat != 0].abs() <= tolerance).all())",
+            "Zero is accepted",
+        ),
+        (
+            "bool(((correlation.abs() - rho)[s_hat != 0].abs() <= tolerance).all()"
+            " and (correlation.abs() <= rho + tolerance).all())",
+            "sign",
+        ),
+        ("correlation.abs() <= rho + tolerance", "True or False"),
+        ("bool(correlation.norm() <= tolerance)", "true LASSO solution is refused"),
+        (
+            "torch.equal(correlation[s_hat != 0], rho * s_hat[s_hat != 0].sign())",
+            "true LASSO solution is refused",
+        ),
+    ],
+    "useless_rho": [
+        ("(H.mT @ x).max()", "magnitudes"),
+        ("(H.mT @ x).norm()", "not the smallest"),
+        ("(H.mT @ x).abs().sum()", "not the sum"),
+        ("(H.mT @ x).abs().min()", "still not zero"),
+        ("x.abs().max()", "still not zero"),
+        ("H.mT @ x", "Expected a number"),
+    ],
+    "first": [
+        ("4", "look at the black box"),
+        ("2", "learns more numbers"),
+        ("7", "Expected 1 to 5"),
+        ("'black box'", "Expected a number"),
+    ],
+    "count_shared_lista": [
+        ("6 * (150 * 200 + 200**2 + 1)", "own in every layer"),
+        ("150 * 200 + 200**2", "thresholds are missing"),
+        ("150 * 200 + 200**2 + 1", "each layer has its own"),
+        ("150 * 200 + 150**2 + 6", "it is m × m"),
+        ("70012", "six thresholds"),
+    ],
+    "coupled": [
+        ("(s + H.mT @ (x - H @ s), beta)", "B is not used"),
+        ("(s - times(B, x - H @ s), beta)", "The sign"),
+        ("(times(B, x) + s, beta)", "what Hs already explains"),
+        ("s + times(B, x - H @ s)", "two things"),
+        ("(s + times(B, x - H @ s), 2 * beta)", "handed on"),
+        ("(times(B, x - H @ s), beta)", "should be s +"),
+        ("(s.sign() * (s + times(B, x - H @ s)).abs(), beta)", "should be s +"),
+    ],
+    "fair_baseline": [
+        ("min(error(rho, test) for rho in grid)", "chosen on the test data"),
+        ("min(error(rho, train) for rho in grid)", "error on the training data"),
+        ("min(grid, key=lambda rho: error(rho, train))", "in dB"),
+        ("error(grid[0], test)", "one figure"),
+        (
+            "[error(rho, test) for rho in grid]"
+            "[grid.index(min(grid, key=lambda rho: error(rho, train)))]",
+            "looked at once",
+        ),
+    ],
+    "early_stopping": [
+        ("values.index(min(values))", "never see the later 0"),
+        ("len(values) - 1", "never see the later 0"),
+        ("0", "always falls"),
+        ("patience", "always falls"),
+        (
+            "def kept_epoch(values, patience):\n"
+            "    best = bad = 0\n"
+            "    for epoch, value in enumerate(values[1:], 1):\n"
+            "        if value < values[best]:\n"
+            "            best = epoch\n"
+            "        elif (bad := bad + 1) == patience:\n"
+            "            break\n"
+            "    return best",
+            "starts again",
+        ),
+        (
+            "def kept_epoch(values, patience):\n"
+            "    best = 0\n"
+            "    for epoch, value in enumerate(values):\n"
+            "        if value <= values[best]:\n"
+            "            best = epoch\n"
+            "        if epoch - best >= patience:\n"
+            "            break\n"
+            "    return best",
+            "equal value",
+        ),
+    ],
+    "black_box_wins": [
+        ("10", "the black box has"),
+        ("10_000", "the black box has"),
+        ("500", "Expected 0 or one of"),
+        ("'never'", "Expected a number"),
+    ],
+}
+
+
+@pytest.mark.parametrize(("chapter", "name"), ALL)
+def test_typical_mistakes_are_named(chapter, name):
+    answers = WRONG.get(name, [])
+    assert len(answers) >= 3, f"{name}: try three wrong answers or more, got {len(answers)}"
+    definitions, call, _ = exercises_of(chapter)[name]
+    for wrong, words in answers:
+        said = verdict(chapter, answered(definitions, wrong), call)
+        assert said.passed is False, f"{wrong} passed"
+        assert not GENERIC.match(said.message), (wrong, said.message)
+        assert words in said.message, (wrong, said.message)
+
+
+def test_no_exercise_is_forgotten():
+    assert WRONG.keys() <= {name for _, name in ALL}
