@@ -113,7 +113,7 @@ def divergence(answer):
 def complex_threshold(answer):
     v = torch.randn(50, 2, generator=seeded(1), dtype=torch.float64)
     v = torch.view_as_complex(v)
-    got = tensor(answer(v, 0.7), v)
+    got = tensor(answer(v.clone(), 0.7), v)
     assert got.is_complex(), "The result should be complex again: the phase has to stay."
     assert got.isfinite().all() and answer(v * 0, 0.7).isfinite().all(), (
         "There are NaN or Inf: what happens at v = 0?"
@@ -279,7 +279,7 @@ def early_stopping(answer):
         ([3, 1, 2, 2, 0], 2, 1, "two epochs without improvement: stop, and never see the later 0"),
         ([3, 1, 2, 0, 1], 2, 3, "one bad epoch is not two: go on"),
         ([2, 2, 2, 1], 2, 0, "an equal value is no improvement"),
-        ([1, 5, 0.5, 5, 5, 0.1], 2, 2, "the count starts again with each improvement"),
+        ([1, 5, 0.5, 5, 0.1], 2, 4, "the count starts again with each improvement"),
     ]
     for values, patience, right, why in cases:
         got = number(answer(list(values), patience))

@@ -292,8 +292,8 @@ def save(model, name):
     """Write a model's parameters and its own matrices to data/weights/<name>.safetensors.
 
     H travels with the weights, exactly: CPU and GPU draw different numbers from one seed. Learned
-    matrices are rounded to half precision, which is far below what training leaves undone. Tensors
-    shared between layers are written once. Returns the path.
+    matrices are rounded to half precision; the manifest's figures are those of the rounded file.
+    Tensors shared between layers are written once. Returns the path.
     """
     path = weights_dir() / f"{name}.safetensors"
     learned = {k for k, p in model.named_parameters() if p.ndim > 1}

@@ -216,7 +216,7 @@ def scalars():
 
 
 def few_layers():
-    """Unfolded ADMM with 3 and 5 layers, trained as long as ten seconds of one free core allow."""
+    """Unfolded ADMM with 3 and 5 layers, trained for ten to twenty seconds on one core."""
     H, draw = noisy()
     families = []
     for seed in SEEDS:

@@ -170,8 +170,14 @@ class Notebook:
     def present(self):
         """Start the slides from the first cell."""
         self.page.evaluate("jupyterapp.shell.currentWidget.content.activeCellIndex = 0")
-        self.page.locator('[data-command="deck:toggle"]').first.click()
-        self.page.wait_for_selector(".jp-Deck-Remote")
+        for _ in range(4):  # left on in a window closed before, the first click only turns it off
+            self.page.locator('[data-command="deck:toggle"]').first.click()
+            for _ in range(80):
+                if self.page.locator(".jp-Deck-Remote").count():
+                    self.page.wait_for_selector(".jp-Deck-Remote")
+                    return
+                self.page.wait_for_timeout(100)
+        raise RuntimeError("the slides do not start")
 
     def forward(self):
         """Go to the next slide, the one below first. False at the end."""
