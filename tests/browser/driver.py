@@ -168,15 +168,27 @@ class Notebook:
         return self.picture(lab)
 
     def present(self):
-        """Start the slides from the first cell."""
-        self.page.evaluate("jupyterapp.shell.currentWidget.content.activeCellIndex = 0")
-        for _ in range(4):  # left on in a window closed before, the first click only turns it off
-            self.page.locator('[data-command="deck:toggle"]').first.click()
-            for _ in range(80):
+        """Start the slides from the first cell.
+
+        By the command behind the toolbar's button, and once more if nothing shows: what a window
+        closed before left on makes the first start do nothing.
+        """
+        self.page.evaluate(
+            """() => {
+                const panel = jupyterapp.shell.currentWidget;
+                panel.content.activeCellIndex = 0;
+                panel.content.scrollToItem(0);
+                jupyterapp.shell.activateById(panel.id);
+            }"""
+        )
+        for _ in range(4):
+            self.command("deck:start")
+            for _ in range(200):
                 if self.page.locator(".jp-Deck-Remote").count():
-                    self.page.wait_for_selector(".jp-Deck-Remote")
                     return
                 self.page.wait_for_timeout(100)
+            self.command("deck:stop")
+            self.page.wait_for_timeout(1000)
         raise RuntimeError("the slides do not start")
 
     def forward(self):
