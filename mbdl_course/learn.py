@@ -80,13 +80,13 @@ def layerwise(model, steps, lr=1e-3, refine=(0.2, 0.02), shrink=0.3):
     2018, "Theoretical Linear Convergence of Unfolded ISTA", arXiv 1808.10038, section 5.
     Raises ValueError for a model whose layers share parameters: no layer is the first to be done.
     """
-    layers = list(model.thetas.layers)
+    layers = [list(layer.parameters()) for layer in model.thetas.layers]
     if len({id(p) for layer in layers for p in layer}) < sum(map(len, layers)):
         raise ValueError("model: its layers share parameters, expected each layer to have its own")
     stages = []
     for k in range(len(layers)):
-        new = [(list(layers[k]), 1.0)]
-        so_far = [(list(layer), shrink ** (k - i)) for i, layer in enumerate(layers[: k + 1])]
+        new = [(layers[k], 1.0)]
+        so_far = [(layer, shrink ** (k - i)) for i, layer in enumerate(layers[: k + 1])]
         stages.append(Stage(steps, lr, False, k + 1, new))
         stages += [Stage(steps, lr * factor, False, k + 1, so_far) for factor in refine]
     return stages

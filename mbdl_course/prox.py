@@ -2,7 +2,13 @@
 
 import torch
 
-__all__ = ["hard_threshold", "keep_largest", "soft_threshold"]
+__all__ = [
+    "hard_threshold",
+    "keep_largest",
+    "select_support",
+    "smooth_hard_threshold",
+    "soft_threshold",
+]
 
 
 def soft_threshold(v, beta):
@@ -38,3 +44,29 @@ def keep_largest(v, sparsity):
         raise ValueError(f"sparsity: got {sparsity}, expected 1 to m = {m}")
     support = v.abs().topk(sparsity, dim=-2).indices
     return torch.zeros_like(v).scatter(-2, support, v.gather(-2, support))
+
+
+def smooth_hard_threshold(v, beta, width=0.1):
+    """v σ((|v| − β)/width β): `hard_threshold` with a gate that opens gradually, so that β learns.
+
+    As width → 0 it becomes `hard_threshold`. ValueError unless width > 0.
+    """
+    if not width > 0:
+        raise ValueError(f"width: got {width:g}, expected a positive number")
+    return v * torch.sigmoid((v.abs() - beta) / (width * beta))
+
+
+def select_support(v, beta, kept):
+    """T_β(v), but the `kept` largest entries of each column pass unshrunk if they exceed β.
+
+    Which ones is decided without a gradient. kept=0 is `soft_threshold`, kept=m `hard_threshold`.
+    Chen, Liu, Wang, Yin 2018, arXiv 1808.10038, (11)-(13). ValueError unless 0 ≤ kept ≤ m.
+    """
+    m = v.shape[-2]
+    if not 0 <= kept <= m:
+        raise ValueError(f"kept: got {kept}, expected 0 to m = {m}")
+    if kept == 0:
+        return soft_threshold(v, beta)
+    size = v.detach().abs()
+    smallest = size.topk(kept, dim=-2).values[..., -1:, :]
+    return torch.where((size >= smallest) & (size > beta), v, soft_threshold(v, beta))

@@ -1,13 +1,20 @@
 """Any algorithm that folds a step over parameters becomes a network of finite depth."""
 
 from itertools import islice
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
 from .fold import estimate, last
 
-__all__ = ["Thetas", "Unfolded"]
+__all__ = ["Fixed", "Thetas", "Unfolded"]
+
+
+class Fixed(NamedTuple):
+    """An entry of θ that is structure and not a number to learn (a count): arrives as it is."""
+
+    value: Any
 
 
 class Thetas(nn.Module):
@@ -16,7 +23,8 @@ class Thetas(nn.Module):
     theta is a tuple of numbers and tensors, and every layer starts as a copy of it; or it is a list
     of such tuples, one for each layer. Numbers (and
     0-dimensional tensors) are steps, weights and penalties: they stay positive because their
-    logarithm is what is learned. Tensors of one or more dimensions are learned as they are;
+    logarithm is what is learned. Tensors of one or more dimensions are learned as they are, and
+    what is wrapped in `Fixed` arrives as it is;
     tied=True shares all of theta between the layers, tied=(i, ...) the entries at these positions;
     frozen=(i, ...) are not learned. Raises ValueError for a number that is not positive and finite,
     or depth < 1.
@@ -30,6 +38,8 @@ class Thetas(nn.Module):
         kind = {"dtype": dtype or torch.get_default_dtype(), "device": device}
 
         def parameter(i, value):
+            if isinstance(value, Fixed):
+                return value
             value = torch.as_tensor(value, **kind).detach()
             if not value.isfinite().all() or (value.ndim == 0 and value <= 0):
                 came = f"{value.item():g}" if value.ndim == 0 else "NaN or Inf"
@@ -49,7 +59,7 @@ class Thetas(nn.Module):
 
     def __iter__(self):
         for layer in self.layers:
-            yield tuple(value.exp() if value.ndim == 0 else value for value in layer)
+            yield tuple(map(arriving, layer))
 
     def __len__(self):
         return len(self.layers)
@@ -57,6 +67,13 @@ class Thetas(nn.Module):
     def schedule(self, position):
         """The values of one number over the layers, (depth,), for a plot."""
         return torch.stack([theta[position] for theta in self]).detach()
+
+
+def arriving(value):
+    """What an algorithm gets of a stored entry: the number behind a logarithm, or it itself."""
+    if isinstance(value, Fixed):
+        return value.value
+    return value.exp() if value.ndim == 0 else value
 
 
 class Unfolded(nn.Module):

@@ -604,7 +604,8 @@ def recipe(folder, monkeypatch, tmp_path):
         model.H.copy_(H)
         return [model, model], {"problem": "none", "n_train": 0}
 
-    monkeypatch.setattr(weights, "RECIPES", {"lista_100": lista_100})
+    file = weights.FILES["lista_100"]._replace(train=lista_100)
+    monkeypatch.setattr(weights, "FILES", {"lista_100": file})
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     return folder

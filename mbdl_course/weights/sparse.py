@@ -1,25 +1,15 @@
-"""How every shipped weight file is made: `python -m mbdl_course weights [NAME...]`.
+"""Recipes of chapters 03 and 04: sparse recovery, learned and unfolded."""
 
-A recipe is a function of nothing: it draws its problem, trains from seeds, and returns the model
-that is shipped with what the manifest says of it. `figures(name, model)` recomputes the figures of
-a file on its fixed test set; the tests hold them against the manifest.
-"""
-
-import hashlib
-import json
-import math
-import sys
-import time
 from itertools import product
 
 import torch
 from torch import nn
 
-from . import datasets, evaluate, learn
-from .learn import Stage, batches, draws, seeded, squared_error, training
-from .networks import mlp, parameters
-from .operators import wavelet_basis
-from .sparse import (
+from mbdl_course import datasets
+from mbdl_course.learn import Stage, batches, draws, seeded
+from mbdl_course.networks import mlp
+from mbdl_course.operators import wavelet_basis
+from mbdl_course.sparse import (  # fmt: skip
     LISTA,
     UnfoldedADMM,
     admm,
@@ -30,13 +20,22 @@ from .sparse import (
     observed,
     sparse_signals,
     with_back,
-)  # fmt: skip
-from .unfold import Thetas, Unfolded
+)
+from mbdl_course.unfold import Thetas, Unfolded
 
-# No two streams of random numbers share a seed: signals that repeat the numbers H was drawn from
-# are correlated with it, and cost the trained networks 1.5 dB.
-SEEDS = range(100, 105)  # of training; a network's own first weights are drawn from seed + 100
-MATRIX_SEED, TEST_SEED, VALIDATION_SEED = 1000, 1001, 1002
+from .common import (
+    MATRIX_SEED,
+    SEEDS,
+    TEST_SEED,
+    VALIDATION_SEED,
+    File,
+    checkpoint,
+    fitted,
+    said,
+    training_set,
+    values,
+)  # fmt: skip
+
 SIZES = (10, 100, 1000, 10_000)  # n_train
 DEPTHS = (1, 2, 3, 5, 6, 8, 10)
 SNR_DB = 18.24  # 4 non-zeros of standard deviation 0.5 against noise of 0.01 in 150 measurements
@@ -96,37 +95,7 @@ def heartbeats(length=128, n=38, snr_db=20.0):
     return H.float(), draw, coefficients
 
 
-# ---- Training ---------------------------------------------------------------------------------
-
-
-def nmse_db(predict, data):
-    with torch.no_grad():
-        return evaluate.nmse_db(predict(data[0]), data[1]).item()
-
-
-def fitted(model, source, stages, validation, every=50, checkpoint=None):
-    """The model trained to the end, at its best validated state."""
-    for _ in training(
-        model, source, squared_error, stages,
-        validate=lambda predict: nmse_db(predict, validation), every=every, checkpoint=checkpoint,
-    ):  # fmt: skip
-        pass
-    return model
-
-
-def values(network):
-    """The numbers of an unfolded network's layers, a list of tuples: θ for another filling."""
-    return [tuple(value.item() for value in theta) for theta in network.thetas]
-
-
-def checkpoint(name):
-    """Where an interrupted recipe goes on: beside the weights, ignored by git."""
-    return learn.weights_dir() / f"{name}.checkpoint"
-
-
-def said(problem, n_train, steps):
-    """What a recipe says of itself in the manifest."""
-    return {"problem": problem, "n_train": n_train, "steps": steps}
+# ---- Recipes ------------------------------------------------------------------------------------
 
 
 def lista_minute():
@@ -181,12 +150,6 @@ def lista_150():
         models.append(fitted(model, draws(draw, 128, seed + 200), stages, validation, 100))
     steps = "1000 for the numbers, 1500 for all, batch 128"
     return models, said("noisy 150 x 200", "fresh draws, 320 000 signals", steps)
-
-
-def training_set(draw, n_train, seed):
-    """n_train pairs to fit and a quarter more to stop by: another seed, another set."""
-    generator = seeded(seed)
-    return draw(n_train, generator), draw(max(n_train // 4, 5), generator)
 
 
 def grid():
@@ -311,148 +274,89 @@ def ecg():
     return families, said("ECG windows of 128, 30 %, 20 dB", "221 windows", steps)
 
 
-RECIPES = {
-    recipe.__name__: recipe
-    for recipe in (
-        ecg,
-        lista_minute,
-        lista_100,
-        lista_150,
-        lista_250,
-        scalars,
-        few_layers,
-        matrices,
-        mismatch,
-    )  # fmt: skip
-}
-NOISELESS = {"lista_minute": (100, 10), "lista_100": (100, 10), "lista_250": (250, 16)}
+# ---- The same models before training, to be filled ---------------------------------------------
+
+ONE = {"ista": (1.0, 1.0), "admm": (1.0, 1.0, 1.0)}
 
 
-# ---- Figures and files ------------------------------------------------------------------------
+def blank_lista(n, m, depth, tied=()):
+    return lambda: LISTA(torch.zeros(n, m), ONE["ista"], depth, tied=tied)
 
 
-def test_set(name):
-    """The fixed test set (x, s) of a weight file: 2,000 draws, or every window of the last beat."""
-    if name == "ecg":
-        H, _, (_, _, coefficients) = heartbeats()
-        noise = torch.randn(len(coefficients), 38, 1, generator=seeded(TEST_SEED)).float()
-        return observed(coefficients, H, noise, 20.0), coefficients
-    if name in NOISELESS:
-        _, draw = noiseless(NOISELESS[name][0], 2 * NOISELESS[name][0])
-    else:
-        _, draw = noisy(H=wrong_matrix() if name == "mismatch" else None)
-    return draw(2000, seeded(TEST_SEED))
+def numbers(name, depth, H, tied=False):
+    """Learned or unfolded ISTA or ADMM, before training."""
+    return Unfolded({"ista": ista, "admm": admm}[name], Thetas(ONE[name], depth, tied=tied), H=H)
 
 
-def figures(name, model):
-    """{part of the model: NMSE in dB on the fixed test set}."""
-    data = test_set(name)
-    parts = model.items() if isinstance(model, nn.ModuleDict) else [(name, model)]
-    return {part: round(nmse_db(network, data), 3) for part, network in parts}
+def blank_scalars():
+    H = torch.zeros(150, 200)
+    return nn.ModuleDict({key: numbers(name, K, H, tied) for key, name, tied, K, _ in grid()})
 
 
-def shipped(name):
-    """The shipped model of a name, loaded and checked: the same object its recipe trains.
-
-    Raises ValueError for a name that is not shipped, and what `learn.load` raises.
-    """
-    if name not in RECIPES:
-        raise ValueError(f"name: got {name!r}, expected one of {', '.join(RECIPES)}")
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)  # as it was trained, whatever a chapter computes in
-    try:
-        return learn.load(blank(name), name)
-    finally:
-        torch.set_default_dtype(before)
+def blank_few_layers():
+    H = torch.zeros(150, 200)
+    return nn.ModuleDict({f"admm_k{K}": numbers("admm", K, H) for K in (3, 5)})
 
 
-def blank(name):
-    """The model of a name before training, to be filled by `learn.load`."""
-    if name in NOISELESS:
-        n, depth = NOISELESS[name]
-        tied = (0, 1) if name == "lista_250" else ()
-        return LISTA(torch.zeros(n, 2 * n), (1.0, 1.0), depth, tied=tied)
-    H, one = torch.zeros(150, 200), (1.0, 1.0)
-    if name == "lista_150":
-        return LISTA(H, one, 6)
-    if name == "scalars":
-        filling = {"ista": (ista, one), "admm": (admm, (1.0, 1.0, 1.0))}
-        return nn.ModuleDict({
-            key: Unfolded(filling[name][0], Thetas(filling[name][1], K, tied=tied), H=H)
-            for key, name, tied, K, n_train in grid()
-        })  # fmt: skip
-    if name == "matrices":
-        models = {}
-        for n_train in SIZES:
-            models[f"lista_n{n_train}"] = LISTA(H, one, 6)
-            models[f"admm_n{n_train}"] = UnfoldedADMM(H, (1.0, 1.0, 1.0), 6)
-            models[f"mlp_n{n_train}"] = mlp(150, 512, 512, 200)
-        return nn.ModuleDict(models)
-    if name == "few_layers":
-        layers = {K: Thetas((1.0, 1.0, 1.0), K) for K in (3, 5)}
-        return nn.ModuleDict({f"admm_k{K}": Unfolded(admm, layers[K], H=H) for K in layers})
-    if name == "mismatch":
-        return nn.ModuleDict({
-            f"{key}_n{n_train}": network
-            for n_train in (1000, 10_000)
-            for key, network in {
-                "ista": Unfolded(ista, Thetas(one, 6), H=H),
-                "lista": LISTA(H, one, 6),
-                "admm": Unfolded(admm, Thetas((1.0, 1.0, 1.0), 6), H=H),
-                "matrices": UnfoldedADMM(H, (1.0, 1.0, 1.0), 6),
-            }.items()
-        })  # fmt: skip
+def blank_matrices():
+    H, models = torch.zeros(150, 200), {}
+    for n_train in SIZES:
+        models[f"lista_n{n_train}"] = LISTA(H, ONE["ista"], 6)
+        models[f"admm_n{n_train}"] = UnfoldedADMM(H, ONE["admm"], 6)
+        models[f"mlp_n{n_train}"] = mlp(150, 512, 512, 200)
+    return nn.ModuleDict(models)
+
+
+def blank_mismatch():
+    H, models = torch.zeros(150, 200), {}
+    for n_train in (1000, 10_000):
+        models[f"ista_n{n_train}"] = numbers("ista", 6, H)
+        models[f"lista_n{n_train}"] = LISTA(H, ONE["ista"], 6)
+        models[f"admm_n{n_train}"] = numbers("admm", 6, H)
+        models[f"matrices_n{n_train}"] = UnfoldedADMM(H, ONE["admm"], 6)
+    return nn.ModuleDict(models)
+
+
+def blank_ecg():
     H = torch.zeros(38, 128)
     return nn.ModuleDict({
-        "ista_layers": Unfolded(ista, Thetas(one, 10), H=H),
-        "admm_layers": Unfolded(admm, Thetas((1.0, 1.0, 1.0), 10), H=H),
-        "lista": LISTA(H, one, 10, tied=(0, 1)),
-        "admm": UnfoldedADMM(H, (1.0, 1.0, 1.0), 10, tied=(0, 1)),
+        "ista_layers": numbers("ista", 10, H),
+        "admm_layers": numbers("admm", 10, H),
+        "lista": LISTA(H, ONE["ista"], 10, tied=(0, 1)),
+        "admm": UnfoldedADMM(H, ONE["admm"], 10, tied=(0, 1)),
         "mlp": mlp(38, 256, 256, 128),
     })  # fmt: skip
 
 
-def peak_memory():
-    """The largest resident set of this process so far in MB; NaN where the system does not say."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return math.nan
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+# ---- The fixed test sets: 2,000 fresh signals, or every window of the last beat -----------------
 
 
-def make(names=()):
-    """Train and write the named weight files (all by default), each with its manifest entry."""
-    unknown = set(names) - RECIPES.keys()
-    if unknown:
-        raise ValueError(f"names: got {sorted(unknown)}, expected some of {', '.join(RECIPES)}")
-    torch.set_num_threads(1)  # small tensors: one thread is faster than two, and repeatable
-    for name in names or RECIPES:
-        start = time.perf_counter()
-        models, facts = RECIPES[name]()
-        seconds = time.perf_counter() - start
-        path = learn.save(models[0], name)
-        spread = [figures(name, model) for model in models]
-        entry = {
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-            "command": f"python -m mbdl_course weights {name}",
-            "seeds": list(SEEDS[: len(models)]),
-            **facts,
-            "seconds": round(seconds),
-            "seconds_each": round(seconds / len(models), 1),
-            "parameters": parameters(models[0]),
-            "dtype": "float32; matrices are stored as float16",
-            "threads": torch.get_num_threads(),
-            "device": "cpu",
-            "memory_mb": round(peak_memory()),
-            "torch": torch.__version__.split("+")[0],
-            # what the file gives back, not what was in memory before it was rounded
-            "nmse_db": figures(name, learn.filled(blank(name), path)),
-            "nmse_db_by_seed": {part: [f[part] for f in spread if part in f] for part in spread[0]},
-        }
-        manifest = learn.weights_dir() / "manifest.json"
-        entries = json.loads(manifest.read_text()) if manifest.exists() else {}
-        entries[name] = entry
-        learn.replace(manifest, json.dumps(dict(sorted(entries.items())), indent=1).encode())
-        print(f"{name}: {parameters(models[0])} parameters, {seconds:.0f} s, {path}")
+def noiseless_test(n):
+    return lambda: noiseless(n, 2 * n)[1](2000, seeded(TEST_SEED))
+
+
+def noisy_test(H=None):
+    return noisy(H=H)[1](2000, seeded(TEST_SEED))
+
+
+def mismatch_test():
+    return noisy_test(wrong_matrix())
+
+
+def heartbeat_test():
+    H, _, (_, _, coefficients) = heartbeats()
+    noise = torch.randn(len(coefficients), 38, 1, generator=seeded(TEST_SEED)).float()
+    return observed(coefficients, H, noise, 20.0), coefficients
+
+
+FILES = {
+    "ecg": File(ecg, blank_ecg, heartbeat_test),
+    "lista_minute": File(lista_minute, blank_lista(100, 200, 10), noiseless_test(100)),
+    "lista_100": File(lista_100, blank_lista(100, 200, 10), noiseless_test(100)),
+    "lista_150": File(lista_150, blank_lista(150, 200, 6), noisy_test),
+    "lista_250": File(lista_250, blank_lista(250, 500, 16, (0, 1)), noiseless_test(250)),
+    "scalars": File(scalars, blank_scalars, noisy_test),
+    "few_layers": File(few_layers, blank_few_layers, noisy_test),
+    "matrices": File(matrices, blank_matrices, noisy_test),
+    "mismatch": File(mismatch, blank_mismatch, mismatch_test),
+}

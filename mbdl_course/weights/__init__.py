@@ -1,0 +1,108 @@
+"""How every shipped weight file is made: `python -m mbdl_course weights [NAME...]`.
+
+A recipe is a function of nothing: it draws its problem, trains from seeds, and returns the model
+that is shipped with what the manifest says of it. `figures(name, model)` recomputes the figures of
+a file on its fixed test set; the tests hold them against the manifest.
+"""
+
+import hashlib
+import json
+import math
+import sys
+import time
+
+import torch
+from torch import nn
+
+from mbdl_course import learn
+from mbdl_course.networks import parameters
+
+from . import sparse
+from .common import MATRIX_SEED, SEEDS, TEST_SEED, VALIDATION_SEED, nmse_db, training_set, values
+from .sparse import DEPTHS, SIZES, SNR_DB, heartbeats, noiseless, noisy, wrong_matrix
+
+__all__ = [
+    "DEPTHS", "FILES", "MATRIX_SEED", "SEEDS", "SIZES", "SNR_DB", "TEST_SEED", "VALIDATION_SEED",
+    "blank", "figures", "heartbeats", "make", "nmse_db", "noiseless", "noisy", "shipped",
+    "test_set", "training_set", "values", "wrong_matrix",
+]  # fmt: skip
+
+FILES = {**sparse.FILES}
+
+
+def test_set(name):
+    """The fixed test set (x, s) of a weight file."""
+    return FILES[name].test_set()
+
+
+def figures(name, model):
+    """{part of the model: what it reaches on the fixed test set}: NMSE in dB."""
+    data = test_set(name)
+    parts = model.items() if isinstance(model, nn.ModuleDict) else [(name, model)]
+    return {part: round(FILES[name].figure(network, data), 3) for part, network in parts}
+
+
+def shipped(name):
+    """The shipped model of a name, loaded and checked: the same object its recipe trains.
+
+    Raises ValueError for a name that is not shipped, and what `learn.load` raises.
+    """
+    if name not in FILES:
+        raise ValueError(f"name: got {name!r}, expected one of {', '.join(FILES)}")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)  # as it was trained, whatever a chapter computes in
+    try:
+        return learn.load(blank(name), name)
+    finally:
+        torch.set_default_dtype(before)
+
+
+def blank(name):
+    """The model of a name before training, to be filled by `learn.load`."""
+    return FILES[name].blank()
+
+
+def peak_memory():
+    """The largest resident set of this process so far in MB; NaN where the system does not say."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return math.nan
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def make(names=()):
+    """Train and write the named weight files (all by default), each with its manifest entry."""
+    unknown = set(names) - FILES.keys()
+    if unknown:
+        raise ValueError(f"names: got {sorted(unknown)}, expected some of {', '.join(FILES)}")
+    torch.set_num_threads(1)  # small tensors: one thread is faster than two, and repeatable
+    for name in names or FILES:
+        start = time.perf_counter()
+        models, facts = FILES[name].train()
+        seconds = time.perf_counter() - start
+        path = learn.save(models[0], name)
+        spread = [figures(name, model) for model in models]
+        entry = {
+            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "command": f"python -m mbdl_course weights {name}",
+            "seeds": list(SEEDS[: len(models)]),
+            **facts,
+            "seconds": round(seconds),
+            "seconds_each": round(seconds / len(models), 1),
+            "parameters": parameters(models[0]),
+            "dtype": "float32; matrices are stored as float16",
+            "threads": torch.get_num_threads(),
+            "device": "cpu",
+            "memory_mb": round(peak_memory()),
+            "torch": torch.__version__.split("+")[0],
+            # what the file gives back, not what was in memory before it was rounded
+            "nmse_db": figures(name, learn.filled(blank(name), path)),
+            "nmse_db_by_seed": {part: [f[part] for f in spread if part in f] for part in spread[0]},
+        }
+        manifest = learn.weights_dir() / "manifest.json"
+        entries = json.loads(manifest.read_text()) if manifest.exists() else {}
+        entries[name] = entry
+        learn.replace(manifest, json.dumps(dict(sorted(entries.items())), indent=1).encode())
+        print(f"{name}: {parameters(models[0])} parameters, {seconds:.0f} s, {path}")
