@@ -7,13 +7,15 @@ of its own for each layer: an unfolded network. One slot of the step filled by a
 DNN-aided method. So every learned method, at its initialisation or filled with the model's own
 part, is the model-based method, state by state.
 
-====================================  ==========================================
+====================================  =======================================================
 chapter                               module
-====================================  ==========================================
+====================================  =======================================================
 00 Start here                         ``sparse``, ``widgets``
 03 Sparse recovery                    ``sparse``, ``prox``, ``operators``
 04 Learning to optimize               ``sparse``, ``unfold``, ``learn``
-====================================  ==========================================
+05 Unrolling in theory                ``sparse``, ``equilibrium``, ``euler``, ``kalman_training``
+06 Robust PCA                         ``lowrank``, ``prox``
+====================================  =======================================================
 
 Under all chapters: ``fold`` (the loop), ``prox``, ``operators``; ``unfold``, ``networks``,
 ``learn``, ``evaluate``, ``datasets``; ``show`` and ``widgets`` draw; ``exercises`` checks.

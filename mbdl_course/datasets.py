@@ -14,6 +14,11 @@ PACKAGED = {
     "ascent": "|u1 (512, 512) c7777d46c3f4e3119ddbec92ad28c09193202a7a4aab08622bc7e4b4a3ba88e6",
 }
 PHOTOGRAPHS = ("camera", "ascent")
+# The series of data/NAME.csv: SHA-256 of the file.
+SERIES = {
+    "nile": "88e97bea7249e5832a85e41aec6ce4b8f7b1b14aae930c8363da7f193286b598",
+    "co2": "7d077399889a653ed32d67760860eb152bf8b0f9cec6bf0763902af010bf9dfe",
+}
 REMEDY = "bring it with: python -m pip install --force-reinstall --no-deps PyWavelets"
 
 
@@ -50,6 +55,23 @@ def photograph(name="camera"):
     if name not in PHOTOGRAPHS:
         raise ValueError(f"name is {name!r}, expected one of {', '.join(PHOTOGRAPHS)}")
     return _packaged(name) / 255
+
+
+def nile():
+    """Annual volume of the Nile at Aswan, 1871 to 1970, in 10⁸ m³, shape (100,), float64.
+
+    Cobb 1978, "The Problem of the Nile", doi 10.2307/2335202. Raises as `ecg` does.
+    """
+    return _series("nile")
+
+
+def co2():
+    """Atmospheric CO2 at Mauna Loa, weekly, 1958-03-29 to 2001-12-29, in ppm, (2284,), float64.
+
+    A NaN is a week without a sample, 59 of them. Keeling, Whorf 2004, in "Trends: A Compendium of
+    Data on Global Change", U.S. Department of Energy. Raises as `ecg` does.
+    """
+    return _series("co2")
 
 
 def reference(name):
@@ -108,6 +130,7 @@ def split_in_time(signal, train=0.5, validation=0.2):
 def check():
     """One (name, ok, message) per thing the chapters read: the data folder, then each data set."""
     reads = {"data folder": data_dir} | {n: lambda n=n: _packaged(n) for n in PACKAGED}
+    reads |= {n: lambda n=n: _series(n) for n in SERIES}
     lines = []
     for name, read in reads.items():
         try:
@@ -140,6 +163,19 @@ def _packaged(name):
     if found != PACKAGED[name]:
         raise ValueError(f"{file} holds {found}, expected {PACKAGED[name]}: {REMEDY}")
     return torch.tensor(values, dtype=torch.float64)
+
+
+def _series(name):
+    """The last column of data/NAME.csv, an empty entry a NaN; checked before use."""
+    file = data_dir() / f"{name}.csv"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing, expected the series {name!r}")
+    content = file.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
+    if found != SERIES[name]:
+        raise ValueError(f"{file} has the SHA-256 {found}, expected {SERIES[name]}")
+    values = [line.rpartition(",")[2] for line in content.decode().split()[1:]]
+    return torch.tensor([float(value or "nan") for value in values], dtype=torch.float64)
 
 
 def _check_signal(signal):

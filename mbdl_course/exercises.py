@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import torch
 
-from . import sparse
+from . import lowrank, sparse
 from .learn import seeded
-from .prox import soft_threshold
+from .prox import row_threshold, singular_value_threshold, soft_threshold
 
 
 class Verdict(NamedTuple):
@@ -313,4 +313,211 @@ def black_box_wins(answer):
     )  # fmt: skip
     return (
         f"Tuned ISTA has {tuned:.1f} dB after six steps; it needs to see no signal but for its ρ."
+    )
+
+
+# ---- Chapter 5 ---------------------------------------------------------------------------------
+
+
+@exercise
+def count_cpss(answer):
+    value = number(answer)
+    assert value != 16 * (250 * 500 + 500**2 + 1), "That is LISTA: here W2 is built in."
+    assert value != 250 * 500 + 16, "That is one matrix for all layers; each has its own."
+    assert value != 16 * 250 * 500, "The thresholds are missing: one in each layer."
+    assert value != 16 * 2, "That is ALISTA, whose matrix is computed."
+    assert value == 16 * (250 * 500 + 1), f"Not {value:,.0f}. W1 is m × n; there is a threshold."
+    return "Two million numbers, for what ALISTA does with 32."
+
+
+@exercise
+def analytic(answer):
+    _, _, H = small_problem(3)
+    B = tensor(answer(H.clone()), H)
+    right = sparse.analytic_weights(H)
+    assert B.isfinite().all(), "There are NaN or Inf."
+    diagonal = (B * H).sum(0)
+    assert not near(B, H), "That is H itself: right on the diagonal, but the disturbance is large."
+    assert not near(B * right.norm(dim=0) / B.norm(dim=0), right, 1e-9) or near(
+        diagonal, torch.ones_like(diagonal)
+    ), "The direction is right. Scale each column so that b_jᵀh_j = 1."
+    assert near(diagonal, torch.ones_like(diagonal)), (
+        f"b_jᵀh_j should be 1 for each column; here it is {diagonal.min():.2f} to "
+        f"{diagonal.max():.2f}."
+    )
+    energy, least = (((M.mT @ H) ** 2).sum().item() for M in (B, right))
+    assert near(B, right, 1e-8), f"The energy Σ(bᵢᵀhⱼ)² is {energy:.1f}; {least:.1f} is possible."
+    other = small_problem(4)[2][:, :30]
+    assert near(answer(other), sparse.analytic_weights(other), 1e-8), "It fails for another H."
+    return "The pseudo-inverse, transposed, with its columns scaled: that is all of ALISTA's B."
+
+
+@exercise
+def firm(answer):
+    v = torch.linspace(-3, 3, 61, dtype=torch.float64)[:, None] + 0.01
+    low, high = 0.7, 1.6
+    got = tensor(answer(v.clone(), low, high), v)
+    assert got.isfinite().all(), "There are NaN or Inf."
+    size = v.abs()
+    assert near(got[size >= high], v[size >= high]), "From `high` on v should pass unchanged."
+    assert near(got[size <= low], torch.zeros(1)), "Up to `low` it should be zero."
+    between = (size > low) & (size < high)
+    assert not near(got[between], soft_threshold(v, low)[between]), (
+        "Between, that is the soft threshold: it arrives at high − low, and then jumps."
+    )
+    right = v.sign() * high * (size - low) / (high - low)
+    assert not near(got[between], right.abs()[between]), "The sign of v is lost."
+    assert near(got[between], right[between]), (
+        "Between, it should rise linearly from 0 at `low` to `high` at `high`."
+    )
+    many = torch.stack([v, 2 * v])
+    assert tensor(answer(many.clone(), low, high), many).shape == many.shape
+    return "No jump, no bias on large entries, a gradient in both of its thresholds."
+
+
+@exercise
+def rate(answer):
+    factor = 0.6
+    exact = [20 * math.log10(factor) * k - 3 for k in range(12)]
+    value = number(answer(list(exact)))
+    assert abs(value - factor**2) > 1e-6, "That is the factor of the square: use 20, not 10."
+    assert abs(value - 20 * math.log10(factor)) > 1e-6, "That is the slope in dB; a factor, please."
+    assert abs(value - 1 / factor) > 1e-6, "The error falls: the factor is below 1."
+    assert abs(value - factor) < 1e-6, f"The error falls by {factor} in each layer; got {value:g}."
+    bent = [0.0, -1.0, -9.0, -12.0, -12.5]
+    k = torch.arange(5, dtype=torch.float64) - 2
+    fit = 10 ** ((k * torch.tensor(bent, dtype=torch.float64)).sum().item() / 10 / 20)
+    value = number(answer(list(bent)))
+    assert abs(value - 10 ** (-12.5 / 4 / 20)) > 1e-6, (
+        "The ends alone depend on two values: fit a line through all of them."
+    )
+    assert abs(value - fit) < 1e-6, f"For a bent curve the fitted line gives {fit:.4f}."
+    return "Twenty decibels are a factor of ten in the error."
+
+
+@exercise
+def noise_levels(answer):
+    from . import weights
+    from .weights import unrolling
+
+    value, levels = number(answer), (60, 50, 40, 30, 20, 10)
+    assert value in levels, f"Expected one of {levels}, got {value:g}."
+    networks = weights.shipped("lista_minute"), weights.shipped("family_100")["alista_ss"]
+    gain = {}
+    for level in levels:
+        data = unrolling.drawn(networks[0].H, level)(1000, seeded(5060))
+        lista, alista = (weights.nmse_db(network, data) for network in networks)
+        gain[level] = lista - alista
+    right = next(level for level in levels if gain[level] < 3)
+    more = "go on lowering" if value > right else f"but at {right} dB it was below 3 dB already"
+    assert value == right, (
+        f"At {value:.0f} dB it is {gain[value]:.1f} dB better than LISTA; {more}."
+    )
+    return f"{gain[right]:.1f} dB at {right} dB: noise, not the network, is now the limit."
+
+
+# ---- Chapter 6 ---------------------------------------------------------------------------------
+
+
+@exercise
+def count_real_corona(answer):
+    value = number(answer)
+    assert value != 3 * (6 * 2 * 25 + 2), "That is for complex movies; here the kernels are real."
+    assert value != 3 * 6 * 25, "The thresholds are missing: two in each layer."
+    assert value != 6 * 25 + 2, "That is one layer."
+    assert value != 3 * (6 * 25 + 2) * 12, "A kernel works on single frames: it is 5 × 5 × 1."
+    assert value == 3 * (6 * 25 + 2), (
+        f"Not {value:,.0f}. A layer has six kernels of 5 × 5 real numbers and two thresholds."
+    )
+    return "3 (6 · 25 + 2): the size of the picture and the number of frames do not matter."
+
+
+@exercise
+def rows_kept(answer):
+    V = torch.randn(6, 4, generator=seeded(11), dtype=torch.complex128)
+    got = tensor(answer(V.clone(), 2.0), V)
+    right = row_threshold(V, 2.0)
+    magnitude = V.abs()
+    single = V * (1 - 2.0 / magnitude).clamp(min=0)
+    column = torch.linalg.vector_norm(V, dim=-2, keepdim=True)
+    assert not near(got, single), "That shrinks each entry for itself; a row shrinks as a whole."
+    assert not near(got, V * (1 - 2.0 / column).clamp(min=0)), (
+        "Those are the columns, frames: a pixel is a row, its norm is over the last dimension."
+    )
+    assert got.isfinite().all() and answer(0 * V, 2.0).isfinite().all(), (
+        "There are NaN or Inf: what happens where a row is zero?"
+    )
+    small = torch.linalg.vector_norm(V, dim=-1) <= 2.0
+    assert near(got[small].abs(), torch.zeros(1)), "Rows with a norm of at most β become zero."
+    assert near(got, right), "A row that is kept is multiplied by 1 − β/‖row‖₂."
+    stack = torch.stack([V, 2 * V])
+    assert near(answer(stack, 2.0), row_threshold(stack, 2.0)), "It fails on a batch of movies."
+    return "A pixel is kept with its phases, or dropped for all frames."
+
+
+@exercise
+def gram_threshold(answer):
+    V = torch.randn(30, 5, generator=seeded(12), dtype=torch.complex128)
+    got = tensor(answer(V.clone(), 5.0), V)
+    U, sigma, Wh = torch.linalg.svd(V, full_matrices=False)
+    square = (U * sigma * (1 - 5 / sigma.square()).clamp(min=0)) @ Wh
+    assert not near(got, square), "The eigenvalues of VᴴV are σ², the threshold is for σ."
+    hard = (U * sigma * (sigma > 5)) @ Wh
+    assert not near(got, hard), "That keeps or drops: soft thresholding takes β off every σ."
+    right = singular_value_threshold(V, 5.0)
+    assert near(singular_value_threshold(V.real, 5.0), answer(V.real.clone(), 5.0)) or near(
+        got, right
+    ), "Already for real V it is not the prox of the nuclear norm: V f(VᵀV), f(σ²) = 1 − β/σ."
+    assert near(got, right), "For real V it is right. For complex V, is it Vᴴ, and Wᴴ, everywhere?"
+    assert near(answer(V, 100.0), 0 * V), "Where β is above all singular values nothing is left."
+    return "A 5 × 5 eigenproblem instead of the decomposition of a 30 × 5 matrix."
+
+
+@exercise
+def blurred_part(answer):
+    g = seeded(13)
+    x, S, L = (torch.randn(9, 4, generator=g, dtype=torch.complex128) for _ in range(3))
+    H2 = torch.randn(9, 9, generator=g, dtype=torch.complex128)
+    H = lowrank.operators((None, H2))
+    got = given(answer)(x, H)
+    got = given(got(S, L, 0.3, 0.1, 0.2))
+    assert isinstance(got, tuple) and len(got) == 4, "Return four things: V_S, β_S, V_L, β_L."
+    V_S, beta_S, V_L, beta_L = got
+    right = lowrank.gradient(x, H)(S, L, 0.3, 0.1, 0.2)
+    residual = x - L - H2 @ S
+    assert abs(beta_S - 0.03) < 1e-12 and abs(beta_L - 0.06) < 1e-12, "β = μρ, for each part its ρ."
+    tensor(V_S, S), tensor(V_L, L)
+    assert not near(V_S, S + 0.3 * H2.mT @ residual), "H2 is complex: its adjoint is H2.mH."
+    assert not near(V_S, S + 0.3 * residual), "V_S has to go back through H2."
+    assert not near(V_S, S - 0.3 * H2.mH @ residual), "The sign: move along +H2ᴴR."
+    assert not near(V_S, S + 0.3 * H2.mH @ (x - L + H2 @ S)), (
+        "R = X − L − H2 S: both parts are taken off. (The printed objective has this slip.)"
+    )
+    assert near(V_S, right[0]), "V_S should be S + μ H2ᴴ R with R = X − L − H2 S."
+    assert near(V_L, right[2]), "V_L should be L + μ R, with the same R."
+    return "Both parts see the same residual; each goes back through its own adjoint."
+
+
+@exercise
+def svd_filter_wins(answer):
+    from .weights import lowrank as recipes
+
+    value = number(answer)
+    steps = (0.0, 0.1, 0.3, 0.8, 1.0)
+    assert value in (-1, *steps), f"Expected -1 or one of {steps}, got {value:g}."
+    theta, filtered, iterated = (0.5, 0.1, 0.5), {}, {}
+    for motion in steps:
+        x, parts = recipes.bubbles(20, seeded(14), motion=motion)
+        *_, state = islice(lowrank.fista(x, None, repeat(theta)), 101)
+        filtered[motion] = lowrank.separation_db(lowrank.svd_filter(x, 1).S, parts.S).item()
+        iterated[motion] = lowrank.separation_db(state.S, parts.S).item()
+    right = next((m for m in steps if iterated[m] < filtered[m]), -1)
+    assert value == right, (
+        f"At {value:g}: SVD filter {filtered[value]:.1f} dB, FISTA {iterated[value]:.1f} dB."
+        if value in filtered
+        else f"It is: at {right:g}, {iterated[right]:.1f} against {filtered[right]:.1f} dB."
+    )
+    return (
+        f"At {right:g} pixels: rank one {filtered[right]:.1f} dB, FISTA {iterated[right]:.1f} dB. "
+        "Tissue that moves has more than one singular value, and FISTA need not be told how many."
     )

@@ -34,7 +34,7 @@ def seeded(seed):
 
 def squared_error(s_hat, s):
     """‖ŝ − s‖² averaged over the batch: the empirical risk of (18)-(21)."""
-    return (s_hat - s).square().sum((-2, -1)).mean()
+    return (s_hat - s).abs().square().sum((-2, -1)).mean()  # abs: a complex error has a phase
 
 
 def batches(x, s, size, seed):
@@ -296,7 +296,7 @@ def save(model, name):
     Tensors shared between layers are written once. Returns the path.
     """
     path = weights_dir() / f"{name}.safetensors"
-    learned = {k for k, p in model.named_parameters() if p.ndim > 1}
+    learned = {k for k, p in model.named_parameters() if p.ndim > 1 and p.requires_grad}
     tensors = {
         k: v.detach().to(torch.float16 if k in learned else v.dtype).contiguous()
         for k, v in named_tensors(model).items()

@@ -5,7 +5,9 @@ import torch
 __all__ = [
     "hard_threshold",
     "keep_largest",
+    "row_threshold",
     "select_support",
+    "singular_value_threshold",
     "smooth_hard_threshold",
     "soft_threshold",
 ]
@@ -60,7 +62,7 @@ def select_support(v, beta, kept):
     """T_β(v), but the `kept` largest entries of each column pass unshrunk if they exceed β.
 
     Which ones is decided without a gradient. kept=0 is `soft_threshold`, kept=m `hard_threshold`.
-    Chen, Liu, Wang, Yin 2018, arXiv 1808.10038, (11)-(13). ValueError unless 0 ≤ kept ≤ m.
+    Chen, Liu, Wang, Yin 2018, arXiv 1808.10038. ValueError unless 0 ≤ kept ≤ m.
     """
     m = v.shape[-2]
     if not 0 <= kept <= m:
@@ -70,3 +72,78 @@ def select_support(v, beta, kept):
     size = v.detach().abs()
     smallest = size.topk(kept, dim=-2).values[..., -1:, :]
     return torch.where((size >= smallest) & (size > beta), v, soft_threshold(v, beta))
+
+
+def row_threshold(V, beta):
+    """max(1 − β/‖v_i‖₂, 0) v_i for each row v_i of V (..., n, t): the proximal map of β‖·‖₁,₂.
+
+    ‖V‖₁,₂ = Σ_i ‖v_i‖₂: rows are kept or dropped as a whole, and the phases of complex entries
+    stay. β ≥ 0 is a number or a tensor that broadcasts; the gradient is finite at zero rows.
+    ValueError for a negative number.
+    """
+    beta = threshold(V, beta)
+    tiny = torch.finfo(V.dtype).tiny
+    norm = torch.linalg.vector_norm(V, dim=-1, keepdim=True)
+    return V * (1 - beta / torch.maximum(norm, beta).clamp(min=tiny))
+
+
+def singular_value_threshold(V, beta):
+    """U diag(max(σ_i − β, 0)) Wᴴ for V = U diag(σ) Wᴴ (..., n, t): the proximal map of β‖·‖_*.
+
+    Computed as V f(VᴴV), or f(VVᴴ) V where n < t, with f(σ²) = max(1 − β/σ, 0): the smaller Gram
+    matrix is decomposed, and what the square root loses, σ below 10⁻⁴ of the largest in float32,
+    is below any useful β. Gradients are finite, at equal and at zero singular values too. β ≥ 0 is
+    a number or a tensor that broadcasts. ValueError for a negative number.
+    Source: Cai, Candès, Shen 2010, "A Singular Value Thresholding Algorithm", arXiv 0810.3286,
+    (2.2), Theorem 2.1.
+    """
+    beta = threshold(V, beta)
+    if V.shape[-2] < V.shape[-1]:
+        return SpectralGain.apply(V @ V.mH, beta) @ V
+    return V @ SpectralGain.apply(V.mH @ V, beta)
+
+
+def threshold(V, beta):
+    """β as a real tensor beside V; ValueError for a number below 0."""
+    if not isinstance(beta, torch.Tensor):
+        if not beta >= 0:
+            raise ValueError(f"beta: got {beta:g}, expected a threshold of 0 or more")
+        beta = torch.as_tensor(beta, dtype=V.real.dtype, device=V.device)
+    return beta
+
+
+class SpectralGain(torch.autograd.Function):
+    """f(G) = W diag(max(1 − β/σ_i, 0)) Wᴴ of a Gram matrix G = W diag(σ²) Wᴴ, differentiable.
+
+    The derivative of a matrix function is Wᴴ df W = Φ ∘ (Wᴴ dG W) with the divided differences
+    Φ_ij = (f_i − f_j)/(σ_i² − σ_j²) (Daleckii, Krein). With a_i = max(σ_i, β) they are
+    β/(a_i a_j (σ_i + σ_j)) · (a_i − a_j)/(σ_i − σ_j), whose last factor is 1 where both σ exceed β
+    and 0 where none does: nothing is divided by a difference that can vanish.
+    """
+
+    @staticmethod
+    def forward(ctx, G, beta):
+        energy, W = torch.linalg.eigh(G)
+        sigma = energy.clamp(min=0).sqrt()
+        raised = torch.maximum(sigma, beta[..., 0] if beta.ndim else beta)
+        raised = raised.clamp(min=torch.finfo(sigma.dtype).tiny)
+        gain = 1 - (beta[..., 0] if beta.ndim else beta) / raised
+        ctx.save_for_backward(W, sigma, raised, beta)
+        return (W * gain[..., None, :]) @ W.mH
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        W, sigma, raised, beta = ctx.saved_tensors
+        kept = sigma > (beta[..., 0] if beta.ndim else beta)
+        inner = W.mH @ ((grad + grad.mH) / 2) @ W
+        a, b = raised[..., :, None], raised[..., None, :]
+        difference = sigma[..., :, None] - sigma[..., None, :]
+        both = kept[..., :, None] & kept[..., None, :]
+        one = kept[..., :, None] ^ kept[..., None, :]
+        slope = torch.where(one, (a - b) / torch.where(one, difference, 1), both.to(a.dtype))
+        total = torch.where(both | one, sigma[..., :, None] + sigma[..., None, :], 1)
+        to_gram = W @ (beta / a / b * slope / total * inner) @ W.mH
+        on_diagonal = torch.where(kept, -1 / raised, 0) * inner.diagonal(dim1=-2, dim2=-1).real
+        to_beta = on_diagonal.sum(-1)[..., None, None]
+        return to_gram, to_beta.sum_to_size(beta.shape) if beta.ndim else to_beta.sum()

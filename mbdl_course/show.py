@@ -42,6 +42,9 @@ STYLES = {
     "learned": {"color": "#56B4E9", "marker": "D", "linestyle": "-."},
     "unfolded": {"color": "#D55E00", "marker": "^", "linestyle": (0, (8, 2))},
     "matrices": {"color": "#8B2E00", "marker": "p", "linestyle": (0, (10, 1, 2, 1))},  # unfolded
+    # other unfolded networks on one plot: ISTA's with coupled weights, and with support selection
+    "coupled": {"color": "#CC6677", "marker": "<", "linestyle": (0, (7, 1, 1, 1))},
+    "selected": {"color": "#AA4499", "marker": "H", "linestyle": (0, (9, 1, 3, 1))},
     "DNN-aided": {"color": "#009E73", "marker": "v", "linestyle": (0, (5, 1, 1, 1, 1, 1))},
     "augmented": {"color": "#CC79A7", "marker": "P", "linestyle": (0, (3, 1))},
     "black box": {"color": "#E69F00", "marker": "X", "linestyle": (0, (1, 1))},
@@ -475,5 +478,101 @@ def recovery(length, most, lines, *, span, ylim, ylabel="NMSE [dB]", sparse=True
             line.set_markevery(max(1, len(values) // 8))
         at.set_xdata([data["at"]] * 2)
         level.set_ydata([data.get("level", math.nan)] * 2)
+
+    return figure, update
+
+
+def live_lines(panes, lines, width=11.0, height=4.2):
+    """The view of a lab that moves lines: (figure, update).
+
+    panes: a list of dicts of axes properties (title, xlabel, xlim, yscale, ...) and `legend`, where
+    to put it; lines: {label: (number of its pane, role) or (number, role, {changes of the style})}.
+    update(data) takes {label: (x, y)}; a line that is not named is empty.
+    """
+    figure, axes = panels(len(panes), width=width, height=height)
+    for panel, pane in zip(axes, panes, strict=True):
+        panel.set(**{name: value for name, value in pane.items() if name != "legend"})
+    drawn = {
+        label: axes[number].plot(
+            [], [], **style(role, label=label, **(changes[0] if changes else {}))
+        )[0]
+        for label, (number, role, *changes) in lines.items()
+    }
+    for panel, pane in zip(axes, panes, strict=True):
+        panel.legend(loc=pane.get("legend", "upper right"))
+    live(*drawn.values())
+
+    def update(data):
+        for label, line in drawn.items():
+            x, y = map(numbers, data.get(label, ([], [])))
+            line.set_data(x, y)
+            line.set_markevery(1 if line.get_linestyle() == "None" else max(1, len(x) // 8))
+
+    return figure, update
+
+
+MAP = {"cmap": "inferno", "interpolation": "nearest"}  # dark to bright, told apart in grey too
+
+
+@house()
+def projections(pictures, low=-30.0, width=10.4):
+    """Maps in dB side by side with one colour bar: {title: picture}, 0 dB at the top."""
+    figure = Figure(figsize=(width, 0.45 + 0.92 * width / (len(pictures) + 0.5)), dpi=DPI)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(pictures), squeeze=False)[0]
+    figure.subplots_adjust(left=0.01, right=0.90, bottom=0.05, top=0.89, wspace=0.05)
+    for panel, (title, picture) in zip(axes, pictures.items(), strict=True):
+        drawn = panel.imshow(torch.as_tensor(picture).cpu().numpy(), vmin=low, vmax=0, **MAP)
+        panel.set_title(title)
+        panel.set_axis_off()
+    box = axes[-1].get_position()
+    bar = figure.add_axes([0.915, box.y0, 0.015, box.height])
+    figure.colorbar(drawn, cax=bar, label="dB")
+    return figure
+
+
+@house()
+def separation(size, lines, titles, *, most, ylim, low=-30.0, xlabel="iteration", height=3.7):
+    """The view of a separation lab: three maps in dB, then one error curve per method.
+
+    size: pixels each way; lines: {label: role}; titles: of the three maps; most: iterations on the
+    axis. update(data) takes a dict: maps (three pictures in dB), label (whose estimate the last map
+    is), curves {label: values from iteration 0 on}, at (the iteration marked).
+    """
+    figure = Figure(figsize=(11.6, height), dpi=DPI)
+    FigureCanvasAgg(figure)
+    shown = []
+    for i, title in enumerate(titles):
+        panel = figure.add_axes([0.01 + 0.2 * i, 0.25, 0.19, 0.19 * 11.6 / height])
+        panel.set_title(title)
+        panel.set_axis_off()
+        empty = torch.full((size, size), low).numpy()
+        shown.append(live(panel.imshow(empty, vmin=low, vmax=0, aspect="auto", **MAP)))
+    bar = figure.add_axes([0.02, 0.15, 0.54, 0.035])
+    figure.colorbar(shown[0], cax=bar, orientation="horizontal")
+    figure.text(0.575, 0.05, "dB", fontsize=14)
+    curve = figure.add_axes([0.66, 0.17, 0.17, 0.70])
+    curve.set(xlim=(0, most), ylim=ylim, xlabel=xlabel, title="error of S [dB]")
+    curve.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    drawn = {
+        label: live(curve.plot([], [], **style(role, label=label))[0])
+        for label, role in lines.items()
+    }
+    at = live(curve.axvline(0, color="#999999", linewidth=1.5))
+    curve.legend(
+        handles=[*drawn.values()], loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False
+    )
+
+    def update(data):
+        for image, picture in zip(shown, data["maps"], strict=True):
+            image.set_data(torch.as_tensor(picture).cpu().numpy())
+        title = f"{titles[-1]}, {data['label']}"
+        if title != shown[-1].axes.get_title():  # setting the same one again is a full drawing
+            shown[-1].axes.set_title(title)
+        for label, line in drawn.items():
+            values = numbers(data["curves"].get(label, []))
+            line.set_data(range(len(values)), values)
+            line.set_markevery(max(1, len(values) // 8))
+        at.set_xdata([data["at"]] * 2)
 
     return figure, update

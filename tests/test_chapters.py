@@ -70,7 +70,16 @@ def forbidden(source):
 MACHINE = r"(?<![\w.:/])(/(?:home|root|Users|tmp)/|[A-Za-z]:\\\\?Users)"
 
 
-@pytest.mark.parametrize("name", [FIRST, "03_sparse_recovery", "04_learning_to_optimize"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        FIRST,
+        "03_sparse_recovery",
+        "04_learning_to_optimize",
+        "05_unrolling_in_theory",
+        "06_robust_pca",
+    ],
+)
 def test_is_there(name):
     assert name in NAMES
 

@@ -46,6 +46,24 @@ def test_a_caller_may_write_into_what_it_got():
     assert datasets.ecg().max() == 250 and datasets.photograph().max() == 1
 
 
+def test_series_are_those_of_statsmodels():
+    shelf = pytest.importorskip("statsmodels.datasets")
+    volume = shelf.nile.load_pandas().data["volume"].to_numpy(float)
+    assert torch.equal(datasets.nile(), torch.tensor(volume))
+    theirs = torch.tensor(shelf.co2.load_pandas().data["co2"].to_numpy(float))
+    torch.testing.assert_close(datasets.co2(), theirs, rtol=0, atol=1e-9, equal_nan=True)
+    assert datasets.co2().shape == (2284,) and datasets.co2().isnan().sum() == 59
+
+
+def test_a_missing_or_changed_series_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("MBDL_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"nile\.csv is missing"):
+        datasets.nile()
+    (tmp_path / "nile.csv").write_text("year,volume\n1871,1121\n")
+    with pytest.raises(ValueError, match=r"nile\.csv has the SHA-256 .* expected 88e97b"):
+        datasets.nile()
+
+
 def test_unknown_photograph():
     with pytest.raises(ValueError, match="name is 'lena', expected one of camera, ascent"):
         datasets.photograph("lena")
@@ -54,7 +72,7 @@ def test_unknown_photograph():
 def test_missing_file(shelf):
     with pytest.raises(FileNotFoundError, match=r"ecg\.npz is missing: .*pip install.*PyWavelets"):
         datasets.ecg()
-    assert [ok for _, ok, _ in datasets.check()] == [True, False, False, False]
+    assert [ok for _, ok, _ in datasets.check()] == [True, False, False, False, True, True]
 
 
 # numpy leaves a truncated archive to the garbage collector, which warns.
@@ -102,7 +120,7 @@ def test_without_pywavelets(monkeypatch):
 
 def test_check_is_all_well_here():
     lines = datasets.check()
-    assert [name for name, _, _ in lines] == ["data folder", "ecg", "camera", "ascent"]
+    assert [name for name, _, _ in lines] == ["data folder", "ecg", "camera", "ascent", "nile", "co2"]
     assert all(ok and isinstance(message, str) for _, ok, message in lines)
 
 

@@ -146,6 +146,44 @@ def test_whatever_is_answered_there_is_a_verdict(chapter, name, bad):
 
 # What learners write in the place of the dots, and what the message must say.
 WRONG = {
+    "count_cpss": [
+        ("16 * (250 * 500 + 500**2 + 1)", "W2 is built in"),
+        ("250 * 500 + 16", "each has its own"),
+        ("16 * 250 * 500", "thresholds are missing"),
+        ("32", "That is ALISTA"),
+    ],
+    "analytic": [
+        ("H", "That is H itself"),
+        ("torch.linalg.solve(H @ H.mT, H)", "Scale each column"),
+        (
+            "torch.linalg.solve(H @ H.mT, H) / torch.linalg.solve(H @ H.mT, H).norm(dim=0)",
+            "Scale each column",
+        ),
+        ("H.sign() / H.abs().sum(0)", "is possible"),
+        ("2 * H", "should be 1"),
+    ],
+    "firm": [
+        ("soft_threshold(v, low)", "pass unchanged"),
+        ("torch.where(v.abs() > low, v, 0)", "rise linearly"),
+        ("torch.where(v.abs() >= high, v, soft_threshold(v, low))", "soft threshold: it arrives"),
+        ("torch.where(v.abs() >= high, v, 0 * v)", "rise linearly"),
+        (
+            "torch.where(v.abs() >= high, v, (high * (v.abs() - low) / (high - low)).clamp(min=0))",
+            "sign of v is lost",
+        ),
+        ("v", "should be zero"),
+    ],
+    "rate": [
+        ("10 ** ((curve[-1] - curve[0]) / (len(curve) - 1) / 10)", "use 20, not 10"),
+        ("10 ** ((curve[-1] - curve[0]) / (len(curve) - 1) / 20)", "fit a line"),
+        ("(curve[-1] - curve[0]) / (len(curve) - 1)", "slope in dB"),
+        ("10 ** ((curve[0] - curve[-1]) / (len(curve) - 1) / 20)", "below 1"),
+    ],
+    "noise_levels": [
+        ("60", "go on lowering"),
+        ("10", "already"),
+        ("15", "Expected one of"),
+    ],
     "divergence": [
         ("1.0", "always safe"),
         ("0.5", "still converges"),
@@ -234,6 +272,62 @@ WRONG = {
             "[grid.index(min(grid, key=lambda rho: error(rho, train)))]",
             "looked at once",
         ),
+    ],
+    "count_real_corona": [
+        ("3 * (6 * 2 * 25 + 2)", "complex movies"),
+        ("3 * 6 * 25", "thresholds are missing"),
+        ("6 * 25 + 2", "one layer"),
+        ("3 * (6 * 25 + 2) * 12", "single frames"),
+        ("1000", "two thresholds"),
+    ],
+    "rows_kept": [
+        ("V * (1 - beta / V.abs()).clamp(min=0)", "a row shrinks as a whole"),
+        (
+            "V * (1 - beta / torch.linalg.vector_norm(V, dim=-2, keepdim=True)).clamp(min=0)",
+            "columns",
+        ),
+        (
+            "(V / torch.linalg.vector_norm(V, dim=-1, keepdim=True)"
+            " * (torch.linalg.vector_norm(V, dim=-1, keepdim=True) - beta).clamp(min=0))",
+            "a row is zero",
+        ),
+        ("V * (torch.linalg.vector_norm(V, dim=-1, keepdim=True) > beta)", "multiplied by"),
+        ("V", "become zero"),
+    ],
+    "gram_threshold": [
+        (
+            "def my_threshold(V, beta):\n"
+            "    energy, W = torch.linalg.eigh(V.mH @ V)\n"
+            "    return V @ (W * (1 - beta / energy).clamp(min=0)) @ W.mH",
+            "the threshold is for",
+        ),
+        (
+            "def my_threshold(V, beta):\n"
+            "    energy, W = torch.linalg.eigh(V.mH @ V)\n"
+            "    return V @ (W * (energy > beta**2)) @ W.mH",
+            "keeps or drops",
+        ),
+        (
+            "def my_threshold(V, beta):\n"
+            "    energy, W = torch.linalg.eigh(V.mT @ V)\n"
+            "    return V @ (W * (1 - beta / energy.clamp(min=beta**2).sqrt())) @ W.mT",
+            "For real V it is right",
+        ),
+        ("V", "Already for real V"),
+    ],
+    "blurred_part": [
+        ("(S + mu * H2.mT @ (x - L - H2 @ S), mu * rho_S, L, mu * rho_L)", "adjoint is H2.mH"),
+        ("(S + mu * (x - L - H2 @ S), mu * rho_S, L, mu * rho_L)", "back through H2"),
+        ("(S - mu * H2.mH @ (x - L - H2 @ S), mu * rho_S, L, mu * rho_L)", "The sign"),
+        ("(S + mu * H2.mH @ (x - L + H2 @ S), mu * rho_S, L, mu * rho_L)", "both parts are taken"),
+        ("(S + mu * H2.mH @ (x - L - H2 @ S), rho_S, L, rho_L)", "β = μρ"),
+        ("(S + mu * H2.mH @ (x - L - H2 @ S), mu * rho_S, L, mu * rho_L)", "V_L should be"),
+        ("S + mu * H2.mH @ (x - L - H2 @ S)", "four things"),
+    ],
+    "svd_filter_wins": [
+        ("0.1", "SVD filter"),
+        ("-1", "It is"),
+        ("0.5", "Expected -1 or one of"),
     ],
     "early_stopping": [
         ("values.index(min(values))", "never see the later 0"),

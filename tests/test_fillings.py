@@ -8,18 +8,26 @@ from itertools import islice, repeat
 import pytest
 import torch
 
+from mbdl_course import lowrank
+from mbdl_course.prox import keep_largest
 from mbdl_course.sparse import (
+    ALISTA,
     LISTA,
+    LISTA_CP,
     UnfoldedADMM,
     admm,
     fista,
     gaussian_matrix,
+    greedy_descent,
+    iht,
     ista,
+    learned_gram,
     lipschitz,
+    matrices,
     observed,
     sparse_signals,
 )
-from mbdl_course.unfold import Thetas, Unfolded
+from mbdl_course.unfold import Fixed, Thetas, Unfolded
 
 g = torch.Generator().manual_seed(1)
 H = gaussian_matrix(30, 60, g)
@@ -27,6 +35,12 @@ S = sparse_signals(7, 60, g, sparsity=4)
 X = observed(S, H, torch.randn(7, 30, 1, generator=g, dtype=torch.float64), snr_db=20)
 MU, RHO, LAM, K = 1 / lipschitz(H).item(), 0.03, 0.07, 12
 D = torch.float64
+T = [1.0]  # FISTA's counter, to tell a learned momentum where to start
+for _ in range(K):
+    T.append((1 + (1 + 4 * T[-1] ** 2) ** 0.5) / 2)
+MOMENTUM = [torch.tensor([(a - 1) / b], dtype=D) for a, b in zip(T, T[1:], strict=False)]
+STEP = (MU * H.mT, torch.eye(60, dtype=D) - MU * H.mT @ H)
+GRAM = torch.eye(60, dtype=D) - H.mT @ H
 
 # name -> (the method at its initialisation, the classical method)
 FILLINGS = {
@@ -40,6 +54,25 @@ FILLINGS = {
         Unfolded(fista, Thetas((MU, RHO), K, dtype=D), H=H), fista(X, H, repeat((MU, RHO)))
     ),
     "LISTA": (LISTA(H, (MU, RHO), K), ista(X, H, repeat((MU, RHO)))),
+    "LISTA-CP": (LISTA_CP(H, (MU, RHO), K), ista(X, H, repeat((MU, RHO)))),
+    "LISTA-CPSS without support": (
+        LISTA_CP(H, (MU, RHO), K, kept=[0] * K), ista(X, H, repeat((MU, RHO)))
+    ),
+    "ALISTA with H for B": (ALISTA(H, (MU, RHO), K, back=H), ista(X, H, repeat((MU, RHO)))),
+    "unfolded FISTA, learned momentum": (
+        Unfolded(fista, Thetas([(MU, RHO, g) for g in MOMENTUM], dtype=D), H=H),
+        fista(X, H, repeat((MU, RHO))),
+    ),
+    "unrolled IHT": (
+        Unfolded(ista, Thetas((*STEP, Fixed(4)), K, dtype=D), H=H, part=matrices,
+                 shrink=keep_largest),
+        iht(X, H, repeat((MU, 4))),
+    ),
+    "learned greedy coordinate descent": (
+        Unfolded(greedy_descent, Thetas((GRAM, RHO), K, tied=(0,), dtype=D), H=H,
+                 part=learned_gram),
+        greedy_descent(X, H, repeat(RHO)),
+    ),
     "LISTA, shared matrices": (LISTA(H, (MU, RHO), K, tied=(0, 1)), ista(X, H, repeat((MU, RHO)))),
     "learned ADMM (tied θ)": (
         Unfolded(admm, Thetas((LAM, 1.0, RHO), K, tied=True, dtype=D), H=H),
@@ -72,3 +105,45 @@ def test_a_wrong_filling_is_noticed():
     wrong = Unfolded(ista, Thetas((MU, RHO * 1.01), K, dtype=D), H=H)
     a, b = list(wrong.states(X))[-1], list(islice(ista(X, H, repeat((MU, RHO))), K + 1))[-1]
     assert (a - b).abs().max() > 1e-6
+
+
+# ---- Low rank plus sparse: the state is a pair, the observation a movie -------------------------
+
+C = torch.complex128
+PARTS = lowrank.ultrasound(2, g, 8, 5, dtype=C)
+BLUR = torch.randn(3, 3, generator=g, dtype=C) / 5
+UNIT = torch.eye(64, dtype=C)
+BLURRED = (None, lowrank.convolved(torch.stack([BLUR.real, BLUR.imag])[None, None], [UNIT], 8)[0])
+MOVIE, _ = lowrank.observed(PARTS, lowrank.white(2, g, 8, 5, dtype=C), 5.0, 20.0)
+THETA = (0.4, 0.2, 0.5)
+
+SEPARATIONS = {
+    "learned ISTA (tied θ)": (
+        Unfolded(lowrank.ista, Thetas(THETA, K, tied=True, dtype=D)),
+        lowrank.ista(MOVIE, None, repeat(THETA)),
+    ),
+    "unfolded ISTA (θ per layer)": (
+        Unfolded(lowrank.ista, Thetas(THETA, K, dtype=D)), lowrank.ista(MOVIE, None, repeat(THETA))
+    ),
+    "unfolded FISTA (θ per layer)": (
+        Unfolded(lowrank.fista, Thetas(THETA, K, dtype=D)),
+        lowrank.fista(MOVIE, None, repeat(THETA)),
+    ),
+    "CORONA": (lowrank.CORONA(THETA, K, 8, dtype=C), lowrank.ista(MOVIE, None, repeat(THETA))),
+    "CORONA, point-spread function": (
+        lowrank.CORONA(THETA, K, 8, psf=BLUR, dtype=C), lowrank.ista(MOVIE, BLURRED, repeat(THETA))
+    ),
+    "CORONA, real movies": (
+        lowrank.CORONA(THETA, K, 8, dtype=D), lowrank.ista(MOVIE.real, None, repeat(THETA))
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEPARATIONS)
+def test_filled_with_the_model_it_separates_as_the_classical_method(name):
+    network, classical = SEPARATIONS[name]
+    learned = list(network.states(MOVIE.real if "real" in name else MOVIE))
+    assert len(learned) == K + 1
+    for ours, theirs in zip(learned, islice(classical, K + 1), strict=True):
+        for a, b in zip(ours[:2], theirs[:2], strict=True):
+            torch.testing.assert_close(a, b, atol=1e-12, rtol=0)

@@ -217,3 +217,22 @@ def test_a_stored_card_says_what_the_manifest_says():
     }  # fmt: skip
     text = show.Recipe.stored(entry, entry | {"command": "and this"}).html()
     assert "make it, and this" in text and "14" in text and "mbdl-card" in text
+
+
+def test_projections_share_one_scale_in_decibels():
+    figure = show.projections({"a": [[0.0, -40.0]], "b": [[-10.0, -20.0]]}, low=-30.0)
+    first, second, bar = figure.axes
+    assert [panel.get_title() for panel in (first, second)] == ["a", "b"]
+    assert first.images[0].get_clim() == second.images[0].get_clim() == (-30.0, 0.0)
+    assert bar.get_ylabel() == "dB"
+
+
+def test_separation_shows_three_maps_and_every_curve():
+    lines = {"FISTA": "FISTA", "CORONA": "matrices"}
+    figure, update = show.separation(2, lines, ("x", "S", "found"), most=10, ylim=(-15, 10))
+    maps = [[[-1.0, -2.0], [-3.0, -4.0]]] * 3
+    update({"maps": maps, "label": "CORONA", "curves": {"FISTA": [0.0, -1.0]}, "at": 1})
+    *panels, _, curve = figure.axes
+    assert [panel.get_title() for panel in panels] == ["x", "S", "found, CORONA"]
+    assert panels[2].images[0].get_array().tolist() == maps[2]
+    assert [len(line.get_xdata()) for line in curve.lines[:2]] == [2, 0]

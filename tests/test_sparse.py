@@ -8,12 +8,18 @@ import torch
 from sklearn.linear_model import Lasso
 
 from mbdl_course.fold import estimate, last, until
+from mbdl_course.networks import parameters
 from mbdl_course.operators import Chain, Mask, Separable, dct_basis
 from mbdl_course.sparse import (
+    ALISTA,
+    LISTA_CP,
     admm,
+    analytic_weights,
+    coherence,
     coordinate_descent,
     fista,
     gaussian_matrix,
+    greedy_descent,
     iht,
     ista,
     kkt_residual,
@@ -22,7 +28,9 @@ from mbdl_course.sparse import (
     lipschitz,
     observed,
     sparse_signals,
+    support_schedule,
 )
+from mbdl_course.unfold import Fixed, Thetas
 
 N, M = 40, 80
 
@@ -262,3 +270,72 @@ def test_until_stops_ista_when_it_has_converged():
     states = list(until(ista(x, H, repeat((mu, 0.1))), lambda a, b: (b - a).norm() < 1e-9))
     assert 100 < len(states) < 20_000
     assert kkt_residual(states[-1], x, H, 0.1).max() < 1e-8
+
+
+# ---- the unrolled family ----
+
+
+def test_greedy_descent_arrives_where_coordinate_descent_does():
+    g = torch.Generator().manual_seed(5)
+    H = gaussian_matrix(30, 60, g)
+    s = sparse_signals(4, 60, g, sparsity=4)
+    x = observed(s, H, torch.randn(4, 30, 1, generator=g, dtype=torch.float64), 20)
+    greedy = last(islice(greedy_descent(x, H, repeat(0.05)), 4000))
+    cyclic = last(islice(coordinate_descent(x, H, 0.05, cycle(range(60))), 6000))[0]
+    torch.testing.assert_close(greedy.s, cyclic, atol=1e-8, rtol=0)
+    assert kkt_residual(greedy.s, x, H, 0.05).max() < 1e-8
+
+
+def test_greedy_descent_moves_one_coordinate_of_each_signal():
+    g = torch.Generator().manual_seed(6)
+    H = gaussian_matrix(20, 40, g)
+    x = H @ sparse_signals(5, 40, g, sparsity=3)
+    states = list(islice(greedy_descent(x, H, repeat(0.05)), 8))
+    for a, b in zip(states, states[1:], strict=False):
+        assert ((a.s != b.s).sum((-2, -1)) == 1).all()
+        expected = H.mT @ x + b.s - H.mT @ (H @ b.s)
+        torch.testing.assert_close(b.b, expected, atol=1e-12, rtol=0)
+    alone = list(islice(greedy_descent(x[2], H, repeat(0.05)), 8))[-1]
+    torch.testing.assert_close(alone.s, states[-1].s[2], atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("H", [torch.ones(3, 5, dtype=torch.float64), Mask([0, 2], 5)])
+def test_greedy_descent_refuses_a_matrix_without_unit_columns(H):
+    x = torch.zeros(H.shape[0], 1, dtype=torch.float64)
+    with pytest.raises(ValueError, match="H: .*expected a matrix of unit columns"):
+        greedy_descent(x, H, repeat(0.1))
+
+
+def test_analytic_weights_have_the_least_energy():
+    H = gaussian_matrix(8, 14, torch.Generator().manual_seed(7))
+    B = analytic_weights(H)
+    for j in (0, 5):
+        b = cvxpy.Variable(8)
+        cost = cvxpy.sum_squares(H.numpy().T @ b)
+        cvxpy.Problem(cvxpy.Minimize(cost), [H[:, j].numpy() @ b == 1]).solve()
+        torch.testing.assert_close(B[:, j], torch.as_tensor(b.value), atol=1e-5, rtol=0)
+    assert (B.mT @ H).square().sum() < (H.mT @ H).square().sum()
+    assert coherence(H) == (H.mT @ H).fill_diagonal_(0).abs().max()
+
+
+def test_support_schedule_grows_to_its_most():
+    counts = support_schedule(500, 16)
+    assert counts[:3] == [6, 12, 18] and counts == sorted(counts) and counts[-1] == 65
+    with pytest.raises(ValueError, match="kept: got 3 counts, expected one for each of 5"):
+        LISTA_CP(torch.eye(4), (0.5, 0.1), 5, kept=[1, 1, 1])
+
+
+def test_alista_learns_two_numbers_a_layer_and_carries_its_matrix():
+    H = gaussian_matrix(10, 20, torch.Generator().manual_seed(8), dtype=torch.float32)
+    fixed, free = ALISTA(H, (1.0, 0.1), 3), ALISTA(H, (1.0, 0.1), 3, learned=True)
+    assert (parameters(fixed), parameters(free)) == (6, 206)
+    assert any(v.shape == H.shape and not torch.equal(v, H) for v in fixed.state_dict().values())
+    assert fixed.double()(torch.zeros(10, 1).double()).dtype == torch.float64
+
+
+def test_counts_arrive_as_they_are_and_are_not_learned():
+    thetas = Thetas((0.5, Fixed(3)), 2)
+    assert parameters(thetas) == 2 and [theta[1] for theta in thetas] == [3, 3]
+    twin = Thetas((0.1, Fixed(3)), 2)
+    twin.load_state_dict(thetas.state_dict())
+    assert torch.equal(twin.schedule(0), thetas.schedule(0))

@@ -24,6 +24,7 @@ GOALS = {
     "lista_150": {"lista_150": -30.5},
     "few_layers": {"admm_k3": -27.9, "admm_k5": -31.0},
     "scalars": {"admm_layers_k5_n1000": -31.0, "ista_layers_k6_n1000": -26.7},
+    "corona": {"corona_k3_n400": -7.5, "corona_k5_n400": -9.5},
 }
 
 

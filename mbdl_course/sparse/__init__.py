@@ -26,6 +26,7 @@ from .parts import (
     filters,
     gradient,
     gram,
+    learned_gram,
     lipschitz,
     matrices,
     ridge,
@@ -33,6 +34,7 @@ from .parts import (
 )
 from .problem import (
     checked,
+    coherence,
     gaussian_matrix,
     kkt_residual,
     lasso,
@@ -42,9 +44,9 @@ from .problem import (
 )
 
 __all__ = [
-    "ALISTA", "LISTA", "LISTA_CP", "Coordinates", "Momentum", "Split", "UnfoldedADMM", "admm",
-    "analytic_weights", "checked", "coordinate_descent", "coupled", "filters", "fista",
-    "gaussian_matrix", "gradient", "gram", "greedy_descent", "iht", "ista", "kkt_residual", "lasso",
-    "least_squares_on", "lipschitz", "matrices", "observed", "ridge", "sparse_signals",
-    "support_schedule", "with_back",
+    "ALISTA", "Coordinates", "LISTA", "LISTA_CP", "Momentum", "Split", "UnfoldedADMM", "admm",
+    "analytic_weights", "checked", "coherence", "coordinate_descent", "coupled", "filters",
+    "fista", "gaussian_matrix", "gradient", "gram", "greedy_descent", "iht", "ista",
+    "kkt_residual", "lasso", "learned_gram", "least_squares_on", "lipschitz", "matrices",
+    "observed", "ridge", "sparse_signals", "support_schedule", "with_back",
 ]  # fmt: skip

@@ -130,9 +130,9 @@ def greedy_descent(x, H, thetas, part=None):
     """Set the one coordinate of each signal that wants to move most: s_j = z_j, z = T_ρ(b).
 
     j = argmax |z − s|, then b ← b + S_{·j}(z_j − s_j) with S = I − HᵀH; θ = ρ. One step costs one
-    column, not two matrices. The slot `part` maps (x, H) to what makes (S, β) of θ: `gram`, or the
-    identity for a learned S. H: a matrix with columns of norm 1. Li, Osher 2009,
-    doi 10.3934/ipi.2009.3.487; learned (LCoD): Gregor, LeCun 2010, Algorithms 2 and 4.
+    column, not two matrices. The slot `part` maps (x, H) to what makes (S, β) of θ: `gram`, or
+    `learned_gram` (LCoD). H: a matrix with columns of norm 1. Li, Osher 2009,
+    doi 10.3934/ipi.2009.3.487; Gregor, LeCun 2010, Algorithms 2 and 4.
     """
     matrix, H = H, checked(x, H)
     if not isinstance(matrix, torch.Tensor) or (matrix.norm(dim=0) - 1).abs().max() > 1e-3:

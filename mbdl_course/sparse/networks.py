@@ -33,7 +33,7 @@ def LISTA_CP(H, theta, depth=None, tied=(), back=None, kept=None, dtype=None):
 
     theta, depth, tied and back as in `LISTA`. kept: a list of `depth` counts makes it LISTA-CPSS,
     in whose layer k the kept[k] largest entries pass unshrunk, see `prox.select_support`.
-    Parameters: nm + 1 a layer. Chen, Liu, Wang, Yin 2018, arXiv 1808.10038, (10), (13).
+    Parameters: nm + 1 a layer. Chen, Liu, Wang, Yin 2018, arXiv 1808.10038.
     """
     back, dtype = H if back is None else back, dtype or H.dtype
     each = theta if isinstance(theta, list) else [theta] * depth
@@ -42,23 +42,24 @@ def LISTA_CP(H, theta, depth=None, tied=(), back=None, kept=None, dtype=None):
     return Unfolded(ista, thetas, H=H.to(dtype), part=coupled, **shrinkage(kept))
 
 
-def ALISTA(H, theta, depth=None, back=None, kept=None, dtype=None):
+def ALISTA(H, theta, depth=None, back=None, kept=None, learned=False, dtype=None):
     """ISTA with B = `analytic_weights(H)` in the place of H in Hᵀ; a step and a weight a layer.
 
-    theta, depth and kept as in `LISTA_CP`; back: another B. Parameters: 2 a layer. Liu, Chen, Wang,
-    Yin 2019, "ALISTA: Analytic Weights Are As Good As Learned Weights in LISTA", (15).
+    theta, depth and kept as in `LISTA_CP`; back: another B. learned=True: B is learned too, one for
+    all layers (TiLISTA). Parameters: 2 a layer (and nm). Liu, Chen, Wang, Yin 2019, "ALISTA:
+    Analytic Weights Are As Good As Learned Weights in LISTA", ICLR.
     """
     back, dtype = analytic_weights(H) if back is None else back, dtype or H.dtype
     each = theta if isinstance(theta, list) else [theta] * depth
-    thetas = Thetas(selecting(each, kept), dtype=dtype, device=H.device)
-    part = with_back(back.to(dtype))
-    return Unfolded(ista, thetas, H=H.to(dtype), part=part, **shrinkage(kept))
+    layers = selecting([(back, mu, rho) for mu, rho in each], kept)
+    thetas = Thetas(layers, tied=(0,), frozen=() if learned else (0,), dtype=dtype, device=H.device)
+    return Unfolded(ista, thetas, H=H.to(dtype), part=with_back, **shrinkage(kept))
 
 
 def support_schedule(m, depth, rate=0.012, most=0.13):
     """How many of m entries may pass unshrunk in each layer: rate · m more each time, up to most.
 
-    1.2 % and 13 % are the published values, Chen et al. 2018, arXiv 1808.10038, section 5.
+    1.2 % and 13 % are those of the authors' code for Chen et al. 2018, arXiv 1808.10038.
     """
     return [int(min(rate * (k + 1), most) * m) for k in range(depth)]
 

@@ -6,7 +6,7 @@ shrinkage. Equation numbers as in the package's docstring.
 
 import torch
 
-from mbdl_course.operators import as_operator, times
+from mbdl_course.operators import times
 
 from .problem import positive
 
@@ -39,24 +39,19 @@ def gradient(x, H):
 def analytic_weights(H):
     """B (n, m) with b_jᵀh_j = 1 and the least Σ (b_iᵀh_j)² otherwise: b_j = G h_j / h_jᵀG h_j.
 
-    G = (HHᵀ)⁻¹. Liu, Chen, Wang, Yin 2019, "ALISTA", (10)-(11), here in closed form.
+    G = (HHᵀ)⁻¹. Liu, Chen, Wang, Yin 2019, "ALISTA", ICLR, here in closed form.
     """
     B = torch.linalg.solve(H @ H.mT, H)
     return B / (H * B).sum(0)
 
 
-def with_back(B):
-    """ISTA's part with Bᵀ in the place of Hᵀ: θ = (μ, ρ) ↦ v = s + μBᵀ(x − Hs), β = μρ.
+def with_back(x, H):
+    """ISTA's part with a Bᵀ that arrives in the place of Hᵀ: θ = (B, μ, ρ) ↦ s + μBᵀ(x − Hs), μρ.
 
-    With B = `analytic_weights(H)` it is ALISTA's: two numbers a layer, nothing else is learned.
-    Liu, Chen, Wang, Yin 2019, (15).
+    With B = `analytic_weights(H)`, frozen, it is ALISTA's: two numbers a layer are learned. Liu,
+    Chen, Wang, Yin 2019, ICLR.
     """
-    B = as_operator(B)
-
-    def part(x, H):
-        return lambda s, mu, rho, *rest: (s + mu * (B.mT @ (x - H @ s)), mu * rho, *rest)
-
-    return part
+    return lambda s, B, mu, rho, *rest: (s + mu * times(B.mT, x - H @ s), mu * rho, *rest)
 
 
 def ridge(x, H):
@@ -105,9 +100,14 @@ def coupled(x, H):
     """LISTA-CP's part: θ = (W1, β) ↦ v = s + W1 (x − Hs), which is W2 = I − W1 H in `matrices`.
 
     Chen, Liu, Wang, Yin 2018, "Theoretical Linear Convergence of Unfolded ISTA and its Practical
-    Weights and Thresholds", arXiv 1808.10038, (10). Filled with W1 = μHᵀ, β = μρ it is `gradient`.
+    Weights and Thresholds", arXiv 1808.10038. Filled with W1 = μHᵀ, β = μρ it is `gradient`.
     """
     return lambda s, W1, *rest: (s + times(W1, x - H @ s), *rest)
+
+
+def learned_gram(x, H):
+    """LCoD's part: θ = (S, β), handed on; filled with S = I − HᵀH, β = ρ it is `gram`."""
+    return lambda S, beta: (S, beta)
 
 
 def filters(x, H):

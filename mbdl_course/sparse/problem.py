@@ -68,6 +68,16 @@ def kkt_residual(s, x, H, rho):
     return (s - soft_threshold(s + H.mT @ (x - H @ s), rho)).abs().amax((-2, -1))
 
 
+def coherence(H, B=None):
+    """max |b_iᵀh_j| over i ≠ j: how much one column of H looks like another, seen through B.
+
+    B = H (default) with unit columns: the mutual coherence. b_jᵀh_j = 1: the generalized one, which
+    `analytic_weights` makes small. Liu, Chen, Wang, Yin 2019, "ALISTA", ICLR.
+    """
+    product = (H if B is None else B).mT @ H
+    return (product - torch.diag(product.diagonal())).abs().max()
+
+
 def least_squares_on(support, x, H):
     """The oracle: least squares on the true support (..., m, 1), zero elsewhere.
 

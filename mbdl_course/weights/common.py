@@ -52,7 +52,10 @@ def training_set(draw, n_train, seed):
 
 def values(network):
     """The numbers of an unfolded network's layers, a list of tuples: θ for another filling."""
-    return [tuple(getattr(v, "item", lambda v=v: v)() for v in theta) for theta in network.thetas]
+    return [
+        tuple(v.item() for v in theta if isinstance(v, torch.Tensor) and v.ndim == 0)
+        for theta in network.thetas
+    ]
 
 
 def checkpoint(name):

@@ -116,8 +116,8 @@ def from_analytic(n, m, depth, batch, steps, lr, name, shared=False):
     H, draw = noiseless(n, m)
     B, validation, models = analytic_weights(H), draw(1000, seeded(VALIDATION_SEED)), []
     for seed in SEEDS:
-        thetas = Thetas((1.0, 0.15), depth, frozen=(0,) if shared else ())
-        first = Unfolded(ista, thetas, H=H, part=with_back(B))
+        thetas = Thetas((B, 1.0, 0.15), depth, tied=(0,), frozen=(0, 1) if shared else (0,))
+        first = Unfolded(ista, thetas, H=H, part=with_back)
         fitted(first, draws(draw, batch, seed), [Stage(steps, 3e-2)], validation)
         model = LISTA(H, values(first), tied=(0, 1) if shared else (), back=B)
         resume = checkpoint(f"{name}_{seed}")
