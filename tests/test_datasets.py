@@ -120,7 +120,14 @@ def test_without_pywavelets(monkeypatch):
 
 def test_check_is_all_well_here():
     lines = datasets.check()
-    assert [name for name, _, _ in lines] == ["data folder", "ecg", "camera", "ascent", "nile", "co2"]
+    assert [name for name, _, _ in lines] == [
+        "data folder",
+        "ecg",
+        "camera",
+        "ascent",
+        "nile",
+        "co2",
+    ]
     assert all(ok and isinstance(message, str) for _, ok, message in lines)
 
 

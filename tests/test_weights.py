@@ -12,9 +12,23 @@ from mbdl_course import datasets, learn, weights
 from mbdl_course.learn import draws, seeded
 from mbdl_course.networks import parameters
 from mbdl_course.operators import wavelet_basis
+from mbdl_course.weights import unrolling
 
 NAMES = list(weights.FILES)
-NOISELESS = ("lista_minute", "lista_100", "lista_250")
+MATRICES = {  # the H of each file: what its data were measured with
+    "ecg": lambda: weights.heartbeats()[0],
+    **dict.fromkeys(
+        ("lista_minute", "lista_100", "family_100"), lambda: weights.noiseless(100, 200)[0]
+    ),
+    **dict.fromkeys(
+        ("lista_250", "family_250", "noisy_250"), lambda: weights.noiseless(250, 500)[0]
+    ),
+    "ill_100": lambda: unrolling.ill_conditioned()[0],
+    "variance": lambda: unrolling.small()[0],
+    **dict.fromkeys(
+        ("lista_150", "scalars", "few_layers", "matrices", "mismatch"), lambda: weights.noisy()[0]
+    ),
+}
 
 # The figures we set out to reach, NMSE in dB on fresh signals: {file: {part: at most}}.
 GOALS = {
@@ -23,6 +37,9 @@ GOALS = {
     "lista_250": {"lista_250": -30.0},
     "lista_150": {"lista_150": -30.5},
     "few_layers": {"admm_k3": -27.9, "admm_k5": -31.0},
+    "family_100": {"alista_ss": -29.0, "cpss": -17.0},
+    "family_250": {"alista": -60.0, "cpss": -45.0},
+    "noisy_250": {"alista": -18.0, "cpss": -18.0, "lista": -18.0},
     "scalars": {"admm_layers_k5_n1000": -31.0, "ista_layers_k6_n1000": -26.7},
     "corona": {"corona_k3_n400": -7.5, "corona_k5_n400": -9.5},
 }
@@ -78,15 +95,10 @@ class TestFile:
     def test_is_finite_and_carries_its_matrix(self, name):
         tensors = shipped(name).state_dict()
         assert all(tensor.isfinite().all() for tensor in tensors.values())
-        if name == "ecg":
-            H, *_ = weights.heartbeats()
-        elif name in NOISELESS:
-            H, _ = weights.noiseless(*tensors["H"].shape)
-        else:
-            H, _ = weights.noisy()
-        for key, tensor in tensors.items():
-            if key.split(".")[-1] == "H":
-                torch.testing.assert_close(tensor, H, atol=1e-6, rtol=0)
+        found = [tensor for key, tensor in tensors.items() if key.split(".")[-1] == "H"]
+        assert bool(found) == (name in MATRICES)
+        for tensor in found:
+            torch.testing.assert_close(tensor, MATRICES[name](), atol=1e-6, rtol=0)
 
 
 def test_all_of_it_stays_small():
@@ -105,6 +117,15 @@ def test_a_minute_of_training_is_about_a_minute():
     """50 s on one free core; the manifest's seconds are those of a busy machine."""
     entry = manifest()["lista_minute"]
     assert entry["seconds"] / len(entry["seeds"]) <= 120
+
+
+def test_the_family_keeps_its_order_over_five_seeds():
+    entry = manifest()["family_100"]
+    by_seed = entry["nmse_db_by_seed"] | entry["not_shipped_nmse_db_by_seed"]
+    order = ("alista_ss", "cpss", "cp", "lista")
+    for better, worse in zip(order, order[1:], strict=False):
+        assert max(by_seed[better]) < min(by_seed[worse]), (better, worse)
+    assert max(by_seed["lista_short"]) < min(by_seed["cp_short"])  # published, short trainings
 
 
 # ---- the data: training, validation and test are independent draws ----
