@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from . import lowrank, sparse
+from . import lowrank, smoothing, sparse, tracking
 from .learn import seeded
 from .prox import row_threshold, singular_value_threshold, soft_threshold
 
@@ -521,3 +521,150 @@ def svd_filter_wins(answer):
         f"At {right:g} pixels: rank one {filtered[right]:.1f} dB, FISTA {iterated[right]:.1f} dB. "
         "Tissue that moves has more than one singular value, and FISTA need not be told how many."
     )
+
+
+# ---- Chapter 9 ---------------------------------------------------------------------------------
+
+
+def small_tracking(seed=20):
+    """A random stable Model of two states and one observation, observations of it, a start."""
+    g = seeded(seed)
+    A = torch.randn(2, 2, generator=g, dtype=torch.float64)
+    F = torch.tensor([[0.9, 0.3], [-0.2, 0.8]], dtype=torch.float64)
+    H = torch.tensor([[1.0, 0.5]], dtype=torch.float64)
+    Q = A @ A.mT + 0.1 * torch.eye(2, dtype=torch.float64)
+    model = tracking.Model(F, H, Q, torch.full((1, 1), 0.7, dtype=torch.float64))
+    s0 = torch.randn(2, 1, generator=g, dtype=torch.float64)
+    start = tracking.Belief(s0, 2 * torch.eye(2, dtype=torch.float64))
+    x, _ = tracking.simulated(model, start, tracking.white(40, 30, model, g))
+    return x, model, start
+
+
+def pair(answer, s, Sigma):
+    """The answer as (s, Sigma), alike in shape; a sentence if it is not."""
+    given(answer)
+    assert isinstance(answer, tuple) and len(answer) == 2, "Return two things: ŝ and Σ."
+    return tensor(given(answer[0]), s), tensor(given(answer[1]), Sigma)
+
+
+@exercise
+def walk_gain(answer):
+    value = number(answer)
+    golden = (5**0.5 - 1) / 2
+    assert not 1.6 < value < 1.63, "That is Σ⁻; the gain is Σ⁻/(Σ⁻ + R)."
+    assert value != 0.5, "That is the first gain after a known start; Σ⁻ goes on growing."
+    assert 0 < value < 1, f"A gain of a random walk lies between 0 and 1, not at {value:g}."
+    assert abs(value - golden) < 2e-3, (
+        f"Not {value:g}: solve Σ⁻ = Σ⁻/(Σ⁻ + 1) + 1, then K = Σ⁻/(Σ⁻ + 1)."
+    )
+    return "0.618: the golden ratio less one. At equal noises the newest observation weighs more."
+
+
+@exercise
+def kalman_step(answer):
+    x, model, start = small_tracking()
+    F, H, Q, R = model
+    s, Sigma = start.s, start.Sigma
+    _, right, *_ = tracking.filtered(x[:, 0], model, tracking.riccati(model), start)
+    got_s, got_Sigma = pair(answer(s.clone(), Sigma.clone(), x[0, 0], *model), s, Sigma)
+    K = right.gain.K
+    assert not near(got_s, F @ s) and not near(got_s, F @ s - K @ (x[0, 0] - H @ F @ s)), (
+        "The innovation x − H F ŝ should be added, times the gain."
+    )
+    C = Sigma @ H.mT
+    K0 = C / (H @ C + R)
+    assert not near(got_s, s + K0 @ (x[0, 0] - H @ s)), "Nothing is predicted: first F ŝ and Σ⁻."
+    assert not near(got_s, F @ (s + K0 @ (x[0, 0] - H @ s))), (
+        "That updates, then predicts: the observation belongs to the state after the step."
+    )
+    D = F @ Sigma @ F.mT @ H.mT
+    assert not near(got_s, F @ s + D / (H @ D + R) @ (x[0, 0] - H @ F @ s)), (
+        "Q is missing: Σ⁻ = F Σ Fᵀ + Q."
+    )
+    C = right.gain.before @ H.mT
+    assert not near(got_s, F @ s + C / (H @ C) @ (x[0, 0] - H @ F @ s)), (
+        "R is missing: S = H Σ⁻ Hᵀ + R."
+    )
+    assert not near(got_s, F @ s + C / (H @ C + R**2) @ (x[0, 0] - H @ F @ s)), (
+        "R is a variance already: do not square it."
+    )
+    assert near(got_s, right.s), "ŝ differs: ŝ = F ŝ + K (x − H F ŝ), K = Σ⁻ Hᵀ S⁻¹."
+    assert not near(got_Sigma, right.gain.before), (
+        "Σ is the one before the update: take K H Σ⁻ off."
+    )
+    assert near(got_Sigma, right.Sigma), "ŝ is right. Σ should be Σ⁻ − K H Σ⁻."
+    many = start.s.expand(30, 2, 1)
+    s_many, _ = given(answer(many, Sigma, x[0], *model))
+    assert s_many.shape == many.shape, "It fails on a batch of trajectories."
+    return "Predict, gain, update: all of the filter."
+
+
+@exercise
+def rescaled(answer):
+    x, model, start = small_tracking(21)
+    start = start._replace(Sigma=0 * start.Sigma)
+    wrong = model._replace(Q=model.Q / 4, R=model.R / 4)
+    beliefs = tracking.history(tracking.filtered(x, wrong, tracking.riccati(wrong), start))
+    got = given(answer(wrong, beliefs))
+    assert isinstance(got, tracking.Model), f"Return a Model, not {type(got).__name__}."
+    factor = tracking.nis(beliefs).mean()
+    assert near(got.F, wrong.F) and near(got.H, wrong.H), "F and H are right: leave them."
+    assert not near(got.Q, wrong.Q) or not near(got.R, wrong.R), "Nothing has changed."
+    assert not (near(got.Q, wrong.Q) or near(got.R, wrong.R)), (
+        "Scale both: the gain sees their ratio, and the estimates are right."
+    )
+    assert not near(got.Q, wrong.Q / factor), "The wrong way: NIS too large means claims too small."
+    assert not near(got.Q, wrong.Q * factor.sqrt()), "Q and R are variances: no square root."
+    fixed = tracking.history(tracking.filtered(x, got, tracking.riccati(got), start))
+    assert abs(tracking.nis(fixed).mean() - 1) < 1e-6, (
+        f"The mean NIS is then {tracking.nis(fixed).mean():.2f}, not 1."
+    )
+    x, model, start = torch.cat([x, x], -2), model, start
+    H, R = torch.cat([model.H, -model.H]), model.R.item() / 9 * torch.eye(2, dtype=torch.float64)
+    two = tracking.Model(model.F, H, model.Q / 9, R)
+    beliefs = tracking.history(
+        tracking.filtered(x, two, tracking.riccati(two), start._replace(Sigma=0 * start.Sigma))
+    )
+    scale = (tracking.nis(beliefs).mean() / 2).item()
+    assert near(given(answer(two, beliefs)).Q, scale * two.Q), (
+        "With two observations a step the expected NIS is 2: divide by n."
+    )
+    return "Same gain, same estimates, honest claims. The truth was not needed."
+
+
+@exercise
+def back_step(answer):
+    x, model, start = small_tracking(22)
+    F, Q = model.F, model.Q
+    beliefs = tracking.history(tracking.filtered(x[:, 0], model, tracking.riccati(model), start))
+    right = smoothing.rts(beliefs)
+    t = 30
+    s, Sigma, later = beliefs.s[t], beliefs.Sigma[t], (right.s[t + 1], right.Sigma[t + 1])
+    got_s, got_Sigma = pair(answer(s, Sigma, *later, F, Q), s, Sigma)
+    G = Sigma @ F.mT @ torch.linalg.inv(F @ Sigma @ F.mT + Q)
+    assert not near(got_s, s), "That is the filter's estimate: the later one corrects it."
+    assert not near(got_s, s + G @ (later[0] - s)), "Compare the later state with F ŝ, not with ŝ."
+    without = Sigma @ F.mT @ torch.linalg.inv(F @ Sigma @ F.mT)
+    assert not near(got_s, s + without @ (later[0] - F @ s)), "Q is missing in Σ⁻ = F Σ Fᵀ + Q."
+    assert not near(got_s, s + G.mT @ (later[0] - F @ s)), "G is transposed."
+    assert near(got_s, right.s[t]), "ŝ should be ŝ + G (ŝ_later − F ŝ), G = Σ Fᵀ (Σ⁻)⁻¹."
+    assert not near(got_Sigma, Sigma), "ŝ is right. Σ becomes smaller: the later states are known."
+    assert near(got_Sigma, right.Sigma[t]), "ŝ is right. Σ should be Σ + G (Σ_later − Σ⁻) Gᵀ."
+    return "Forward by the filter, back by this: every state has seen every observation."
+
+
+@exercise
+def effective_number(answer):
+    log_w = torch.randn(3, 50, generator=seeded(23), dtype=torch.float64)
+    w = log_w.softmax(-1)
+    right = 1 / w.square().sum(-1)
+    got = tensor(answer(log_w.clone()), right)
+    assert not near(got, 1 / log_w.exp().square().sum(-1)), "The weights do not sum to one yet."
+    assert not near(got, w.square().sum(-1)), "That is Σw²; its inverse, please."
+    assert not near(got, torch.full_like(right, 1 / w.square().sum())), "One number for each set."
+    assert near(got, right), "It should be 1/Σ wᵢ², wᵢ = exp(log wᵢ)/Σ exp(log w)."
+    low = answer(log_w - 2000)
+    assert torch.isfinite(low).all() and near(low, right), (
+        "At log weights near −2000 exp gives zero: take the largest off before."
+    )
+    return "Between 1 (collapsed) and N (all alike); resample where it is small."

@@ -94,8 +94,8 @@ def singular_value_threshold(V, beta):
     matrix is decomposed, and what the square root loses, σ below 10⁻⁴ of the largest in float32,
     is below any useful β. Gradients are finite, at equal and at zero singular values too. β ≥ 0 is
     a number or a tensor that broadcasts. ValueError for a negative number.
-    Source: Cai, Candès, Shen 2010, "A Singular Value Thresholding Algorithm", arXiv 0810.3286,
-    (2.2), Theorem 2.1.
+    Source: Cai, Candès, Shen 2010, "A Singular Value Thresholding Algorithm for Matrix Completion",
+    arXiv 0810.3286, (2.2), Theorem 2.1.
     """
     beta = threshold(V, beta)
     if V.shape[-2] < V.shape[-1]:

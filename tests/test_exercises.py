@@ -357,6 +357,87 @@ WRONG = {
             "equal value",
         ),
     ],
+    "walk_gain": [
+        ("(1 + 5**0.5) / 2", "That is Σ⁻"),
+        ("0.5", "first gain"),
+        ("2", "between 0 and 1"),
+        ("0.7", "solve Σ⁻"),
+    ],
+    "kalman_step": [
+        ("(F @ s_hat, Sigma)", "innovation"),
+        (
+            "(s_hat + Sigma @ H.mT / (H @ Sigma @ H.mT + R) @ (x - H @ s_hat), Sigma)",
+            "Nothing is predicted",
+        ),
+        (
+            "(F @ (s_hat + Sigma @ H.mT / (H @ Sigma @ H.mT + R) @ (x - H @ s_hat)), Sigma)",
+            "updates, then predicts",
+        ),
+        (
+            "(F @ s_hat + (P := F @ Sigma @ F.mT) @ H.mT / (H @ P @ H.mT + R)"
+            " @ (x - H @ F @ s_hat), P)",
+            "Q is missing",
+        ),
+        (
+            "(F @ s_hat + (P := F @ Sigma @ F.mT + Q) @ H.mT / (H @ P @ H.mT)"
+            " @ (x - H @ F @ s_hat), P)",
+            "R is missing",
+        ),
+        (
+            "(F @ s_hat + (P := F @ Sigma @ F.mT + Q) @ H.mT / (H @ P @ H.mT + R**2)"
+            " @ (x - H @ F @ s_hat), P)",
+            "do not square",
+        ),
+        (
+            "(F @ s_hat + (P := F @ Sigma @ F.mT + Q) @ H.mT / (H @ P @ H.mT + R)"
+            " @ (x - H @ F @ s_hat), P)",
+            "before the update",
+        ),
+        ("s_hat", "Return two things"),
+    ],
+    "rescaled": [
+        ("model", "Nothing has changed"),
+        ("model._replace(Q=nis(beliefs).mean() * model.Q)", "Scale both"),
+        ("model._replace(Q=model.Q / (f := nis(beliefs).mean()), R=model.R / f)", "wrong way"),
+        (
+            "model._replace(Q=model.Q * (f := nis(beliefs).mean().sqrt()), R=model.R * f)",
+            "no square root",
+        ),
+        ("model._replace(Q=model.Q * (f := nis(beliefs).mean()), R=model.R * f)", "divide by n"),
+        ("model.Q", "Return a Model"),
+    ],
+    "back_step": [
+        ("(s_hat, Sigma)", "filter's estimate"),
+        (
+            "(s_hat + (G := Sigma @ F.mT @ torch.linalg.inv(F @ Sigma @ F.mT + Q))"
+            " @ (later_s - s_hat), Sigma)",
+            "not with ŝ",
+        ),
+        (
+            "(s_hat + Sigma @ F.mT @ torch.linalg.inv(F @ Sigma @ F.mT)"
+            " @ (later_s - F @ s_hat), Sigma)",
+            "Q is missing",
+        ),
+        (
+            "(s_hat + (Sigma @ F.mT @ torch.linalg.inv(F @ Sigma @ F.mT + Q)).mT"
+            " @ (later_s - F @ s_hat), Sigma)",
+            "transposed",
+        ),
+        (
+            "(s_hat + Sigma @ F.mT @ torch.linalg.inv(F @ Sigma @ F.mT + Q)"
+            " @ (later_s - F @ s_hat), Sigma)",
+            "becomes smaller",
+        ),
+    ],
+    "effective_number": [
+        ("1 / log_w.exp().square().sum(-1)", "do not sum to one"),
+        ("log_w.softmax(-1).square().sum(-1)", "inverse"),
+        ("1 / log_w.softmax(-1).square().sum(-1).sum().expand(3)", "One number for each"),
+        (
+            "log_w.exp().sum(-1) ** 2 / log_w.exp().square().sum(-1)",
+            "take the largest off",
+        ),
+    ],
     "black_box_wins": [
         ("10", "the black box has"),
         ("10_000", "the black box has"),

@@ -204,3 +204,18 @@ def test_the_ecg_is_split_in_time():
     _, s = draw(500, seeded(weights.SEEDS[0]))
     assert signals(s) <= train
     assert signals(weights.test_set("ecg")[1]) == test
+
+
+def test_movies_are_trained_validated_and_tested_on_other_draws_and_other_places():
+    """Real backgrounds too: two sides of one photograph, and another photograph."""
+    from mbdl_course.weights import lowrank
+
+    generators = [seeded(weights.SEEDS[0]), seeded(weights.VALIDATION_SEED)]
+    drawn = [lowrank.bubbles(5, g)[1].S for g in generators] + [weights.test_set("corona")[1][:5]]
+    drawn += [lowrank.passers(5, seeded(1), of)[1].L for of in ("train", "validation", "test")]
+    flat = [part.flatten(-2)[..., None] for part in drawn]
+    for kind in (flat[:3], flat[3:]):
+        assert len(set().union(*map(signals, kind))) == 15
+    (fit, _), (held_out, _) = lowrank.movies(25, weights.SEEDS[0])
+    assert len(fit) == 25 and len(held_out) == 6
+    assert not signals(fit.flatten(-2)[..., None]) & signals(held_out.flatten(-2)[..., None])

@@ -41,7 +41,7 @@ def ultrasound(count, generator, size=16, frames=12, density=110.0, speed=0.8, m
     each its own velocity, of about `speed` pixels a frame; S is what the transducer sees of them,
     H2 = I. A pixel is 0.12 mm, the Gaussian point-spread function has standard deviations of
     0.14 mm (depth) and 0.32 mm (across), and an echo from the depth z has the phase 4πz/wavelength.
-    Simulated to the description in Solomon et al. 2020, doi 10.1109/TMI.2019.2941271, section IV.
+    After the description of the simulation in Solomon et al. 2020, doi 10.1109/TMI.2019.2941271.
     """
     time = torch.arange(frames, dtype=torch.float64) - (frames - 1) / 2
     wave = 4 * math.pi * PIXEL / WAVELENGTH  # phase of a pixel of depth
