@@ -371,7 +371,13 @@ def firm(answer):
         "Between, it should rise linearly from 0 at `low` to `high` at `high`."
     )
     many = torch.stack([v, 2 * v])
-    assert tensor(answer(many.clone(), low, high), many).shape == many.shape
+    each = torch.stack([answer(one.clone(), low, high) for one in many])
+    assert near(tensor(answer(many.clone(), low, high), many), each), "A batch should work as well."
+    ends = [torch.tensor(value, dtype=v.dtype, requires_grad=True) for value in (low, high)]
+    loss = answer(v.clone(), *ends).square().sum()
+    assert loss.requires_grad, "There is no gradient in low and high: let them stay tensors."
+    slopes = torch.autograd.grad(loss, ends, allow_unused=True)
+    assert all(g is not None and g != 0 for g in slopes), "low or high gets no gradient."
     return "No jump, no bias on large entries, a gradient in both of its thresholds."
 
 

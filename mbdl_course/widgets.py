@@ -86,7 +86,9 @@ class Control:
 
     def read(self):
         """Accept what was moved or typed. Raises ValueError for a typed number out of range."""
-        value = self.widget.value  # read once: another thread may move it meanwhile
+        # read once: another thread may move it meanwhile; a browser's slider gives 1.8e-15 for 0
+        value = self.widget.value
+        value = round(value, 9) if isinstance(value, float) else value
         if self.typed and value == self.value and self.typed.value != self.written:
             typed, low, high = self.typed.value, self.widget.min, self.widget.max
             self._write(value)

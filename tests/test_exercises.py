@@ -172,6 +172,14 @@ WRONG = {
             "sign of v is lost",
         ),
         ("v", "should be zero"),
+        (
+            "def firm(v, low, high):\n"
+            "    low, high = float(low), float(high)\n"
+            "    ramp = v.sign() * high * (v.abs() - low) / (high - low)\n"
+            "    middle = torch.where(v.abs() > low, ramp, torch.zeros_like(v))\n"
+            "    return torch.where(v.abs() >= high, v, middle)",
+            "no gradient",
+        ),
     ],
     "rate": [
         ("10 ** ((curve[-1] - curve[0]) / (len(curve) - 1) / 10)", "use 20, not 10"),

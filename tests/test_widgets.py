@@ -342,3 +342,9 @@ def test_every_control_has_a_name_and_plain_values():
         json.dumps(control.value)
     assert widgets.device().value == "cpu"
     assert widgets.choice("method", ["ISTA", "FISTA"]).value == "ISTA"
+
+
+def test_what_a_browser_rounds_badly_is_read_as_meant():
+    control = widgets.number("clutter", -20.0, 20.0, 5.0, 1.0)
+    control.widget.value = 1.7763568394002505e-15  # the slider's own idea of zero
+    assert control.read() is None and control.value == 0.0 and control.typed.value == 0.0
