@@ -60,7 +60,7 @@ def photograph(name="camera"):
 def nile():
     """Annual volume of the Nile at Aswan, 1871 to 1970, in 10⁸ m³, shape (100,), float64.
 
-    Cobb 1978, "The Problem of the Nile", doi 10.2307/2335202. Raises as `ecg` does.
+    Cobb 1978, "The Problem of the Nile", doi 10.1093/biomet/65.2.243. Raises as `ecg` does.
     """
     return _series("nile")
 

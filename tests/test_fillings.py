@@ -8,7 +8,7 @@ from itertools import islice, repeat
 import pytest
 import torch
 
-from mbdl_course import lowrank
+from mbdl_course import lowrank, tracking
 from mbdl_course.prox import keep_largest
 from mbdl_course.sparse import (
     ALISTA,
@@ -147,3 +147,39 @@ def test_filled_with_the_model_it_separates_as_the_classical_method(name):
     for ours, theirs in zip(learned, islice(classical, K + 1), strict=True):
         for a, b in zip(ours[:2], theirs[:2], strict=True):
             torch.testing.assert_close(a, b, atol=1e-12, rtol=0)
+
+
+# ---- Tracking: the slot is the gain, observations arrive ----------------------------------------
+
+WALK = tracking.constant_velocity(0.1, 0.25, 4.0)
+BEGIN = tracking.Belief(torch.zeros(2, 1, dtype=D), torch.eye(2, dtype=D))
+SEEN, _ = tracking.simulated(WALK, BEGIN, tracking.white(K, 5, WALK, g))
+FULL = WALK._replace(Q=WALK.Q + 0.01 * torch.eye(2, dtype=D))  # a learned covariance is definite
+KALMAN = list(tracking.filtered(SEEN, FULL, tracking.riccati(FULL), BEGIN))
+
+
+def replayed(belief, x, seen=None):
+    """A gain that is only told the Kalman filter's numbers, as a network would be."""
+    count = (belief.memory or 0) + 1
+    s = FULL.F @ belief.s
+    return tracking.Gain(KALMAN[count].gain.K, s, FULL.H @ s, memory=count)
+
+
+as_functions = FULL._replace(F=lambda s: FULL.F @ s, H=lambda s: FULL.H @ s)
+TRACKING = {
+    "Kalman's gains, replayed": lambda: tracking.filtered(SEEN, FULL, replayed, BEGIN),
+    "extended": lambda: tracking.filtered(
+        SEEN, as_functions, tracking.extended(as_functions), BEGIN
+    ),
+    "unscented": lambda: tracking.filtered(
+        SEEN, as_functions, tracking.unscented(as_functions), BEGIN
+    ),
+    "learned Q and R": lambda: [None, *tracking.LearnedNoise(FULL, BEGIN)(SEEN).s.unbind()],
+}
+
+
+@pytest.mark.parametrize("name", TRACKING)
+def test_filled_with_the_model_it_is_the_kalman_filter(name):
+    for ours, theirs in zip(list(TRACKING[name]())[1:], KALMAN[1:], strict=True):
+        s = ours if isinstance(ours, torch.Tensor) else ours.s
+        torch.testing.assert_close(s, theirs.s, atol=1e-12, rtol=0)

@@ -1,0 +1,227 @@
+"""Model-based parts for the slot of the gain, and noise statistics that are learned."""
+
+import torch
+from torch import nn
+
+from mbdl_course.fold import accumulate, repeat, until
+from mbdl_course.learn import Progress
+
+from .algorithm import Gain, checked_model, filtered, history
+from .problem import apply, square_root
+
+# ---- Model-based parts -------------------------------------------------------------------------
+
+
+def riccati(model):
+    """The Kalman gain: K = Σ⁻Hᵀ S⁻¹, S = HΣ⁻Hᵀ + R, Σ⁻ = FΣFᵀ + Q; the new Σ in Joseph's form.
+
+    The covariances do not depend on the data: they are computed once for the whole batch, unless
+    observations are missing. ValueError if F or H is a function: see `extended`.
+    """
+    for name in ("F", "H"):
+        if callable(getattr(model, name, None)):
+            raise ValueError(f"{name}: got a function, expected a matrix; `extended` takes both")
+    return extended(model)
+
+
+def extended(model):
+    """The Kalman gain of the model linearised at the estimate, with Jacobians of F and H by
+    automatic differentiation; the expected values are F(ŝ) and H(F(ŝ)) themselves."""
+    checked_model(model)
+    eye = torch.eye(model.Q.shape[-1]).to(model.Q)
+
+    def gain(belief, x, seen=None):
+        s, F = linearised(model.F, belief.s)
+        x_hat, H = linearised(model.H, s)
+        cross = claimed(belief) @ F.mT
+        before = F @ cross + model.Q
+        C = before @ H.mT
+        K, S = solved(C, H @ C + model.R, seen)
+        A = eye - K @ H  # Joseph: stays a covariance in float32
+        Sigma = A @ before @ A.mT + K @ model.R @ K.mT
+        return Gain(K, s, x_hat, Sigma, S, before, cross)
+
+    return gain
+
+
+def unscented(model, kappa=1.0):
+    """The gain from moments of 2m + 1 sigma points: F and H are evaluated, never differentiated.
+
+    The points are mean ± columns of sqrt((m + κ)Σ) and the mean itself with weight κ/(m + κ); they
+    are drawn anew after the step, so that H sees the noise v too. Exact moments for a linear model.
+    Julier, Uhlmann 2004, doi 10.1109/JPROC.2003.823141, section III. ValueError unless κ ≥ 0.
+    """
+    if not kappa >= 0:
+        raise ValueError(f"kappa: got {kappa!r}, expected 0 or more: all weights positive")
+    checked_model(model)
+    m = model.Q.shape[-1]
+
+    def points(s, Sigma):
+        spread = root(Sigma * (m + kappa)).mT[..., None]  # rows are points
+        s = s.unsqueeze(-3)
+        return torch.cat([s + 0 * spread[..., :1, :, :], s + spread, s - spread], dim=-3)
+
+    weights = torch.full((2 * m + 1, 1, 1), 0.5 / (m + kappa), dtype=model.Q.dtype).to(model.Q)
+    weights[0] = kappa / (m + kappa)
+
+    def moments(a, b):  # of the points a, and their covariance with the points b
+        mean = (weights * a).sum(-3)
+        d, e = a - mean.unsqueeze(-3), b - (weights * b).sum(-3, keepdim=True)
+        return mean, (weights * d @ d.mT).sum(-3), (weights * e @ d.mT).sum(-3)
+
+    def gain(belief, x, seen=None):
+        old = points(belief.s, claimed(belief))
+        s, before, cross = moments(apply(model.F, old), old)
+        before = before + model.Q
+        new = points(s, before)
+        x_hat, S, C = moments(apply(model.H, new), new)
+        K, S = solved(C, S + model.R, seen)
+        Sigma = before - K @ S @ K.mT
+        return Gain(K, s, x_hat, (Sigma + Sigma.mT) / 2, S, before, cross)
+
+    return gain
+
+
+def steady(model):
+    """The gain that the Kalman filter settles at: one K for ever, from the Riccati equation.
+
+    Σ⁻ = F(Σ⁻ − Σ⁻Hᵀ(HΣ⁻Hᵀ + R)⁻¹HΣ⁻)Fᵀ + Q by doubling, which squares the error in each step:
+    Anderson, Moore 1979, "Optimal Filtering", section 6.7. The observations must be complete.
+    ValueError if R is singular, or if there is no such gain.
+    """
+    checked_model(model)
+    R, H = model.R, model.H
+    if torch.linalg.cholesky_ex(R.detach()).info.any():
+        raise ValueError("R: got a singular matrix, expected a positive definite one")
+    eye = torch.eye(model.Q.shape[-1]).to(R)
+
+    def doubled(triple, _):
+        A, G, P = triple
+        W = torch.linalg.solve(eye + G @ P, torch.cat([A, G @ A.mT], dim=-1))
+        WA, WGA = W.split(len(A), dim=-1)
+        return A @ WA, G + A @ WGA, P + A.mT @ P @ WA
+
+    def close(old, new):
+        return bool((old[2] - new[2]).abs().max() <= 1e-14 * new[2].abs().max())
+
+    first = (model.F.mT, H.mT @ torch.linalg.solve(R, H), model.Q)
+    *_, (_, _, before) = until(accumulate(repeat(None), doubled, initial=first), close, most=60)
+    if not before.isfinite().all():
+        raise ValueError("model: got none with a steady gain, expected every growing state seen")
+    before = (before + before.mT) / 2
+    K, S = solved(before @ H.mT, H @ before @ H.mT + R, None)
+    Sigma = before - K @ S @ K.mT
+
+    def gain(belief, x, seen=None):
+        if seen is not None:
+            raise ValueError("xs: got missing entries, expected none: a steady gain counts on all")
+        s = model.F @ belief.s
+        return Gain(K, s, H @ s, Sigma, S, before, Sigma @ model.F.mT)
+
+    return gain
+
+
+def solved(C, S, seen):
+    """K = C S⁻¹, and S; entries of x that are not seen get no gain and leave S the identity's."""
+    if seen is not None:
+        S = torch.where(seen & seen.mT, S, torch.eye(S.shape[-1]).to(S))
+        C = torch.where(seen.mT, C, 0)
+    return torch.linalg.solve(S, C.mT).mT, S
+
+
+def linearised(f, s):
+    """(f(s), its Jacobian (..., n, m)): a matrix is its own; else one reverse pass over n copies of
+    s, which is several times faster than a forward one. Keeps a graph only where f(s) has one."""
+    if isinstance(f, torch.Tensor):
+        return f @ s, f
+    value = f(s)
+    n = value.shape[-2]
+    with torch.enable_grad():
+        many = s.unsqueeze(-3).expand(*s.shape[:-2], n, *s.shape[-2:])
+        many = many if many.requires_grad else many.detach().requires_grad_()
+        copies = f(many)
+        unit = torch.eye(n).to(s)[..., None].expand_as(copies)
+        (rows,) = torch.autograd.grad(copies, many, unit, create_graph=value.requires_grad)
+    return value, rows[..., 0]
+
+
+def root(Sigma):
+    """A square root of a covariance: by Cholesky, whose gradient is safe, unless it is singular."""
+    L, info = torch.linalg.cholesky_ex(Sigma)
+    return square_root(Sigma) if info.any() else L
+
+
+def claimed(belief):
+    """The covariance of a belief; ValueError where the start has none."""
+    if belief.Sigma is None:
+        raise ValueError("start.Sigma: got None, expected a covariance: this gain starts from it")
+    return belief.Sigma
+
+
+# ---- Learned parts -----------------------------------------------------------------------------
+
+
+class Covariance(nn.Module):
+    """A covariance L Lᵀ that stays positive definite: L is lower triangular, and the logarithm of
+    its diagonal is what is learned. Starts at a positive definite Sigma, else ValueError."""
+
+    def __init__(self, Sigma):
+        super().__init__()
+        L, info = torch.linalg.cholesky_ex(Sigma.detach())
+        if info.any():
+            raise ValueError("Sigma: got a matrix that is not positive definite")
+        self.below = nn.Parameter(L.tril(-1))
+        self.log_diagonal = nn.Parameter(L.diagonal(dim1=-2, dim2=-1).log())
+
+    def forward(self):
+        L = self.below.tril(-1) + torch.diag_embed(self.log_diagonal.exp())
+        return L @ L.mT
+
+
+class LearnedNoise(nn.Module):
+    """The filter with Q and R learned, x ↦ `history`; F, H, the start and the gain's rule are kept.
+
+    learn: which of "Q", "R"; they start at the model's. Example 13 in Shlezinger, Eldar, Boyd 2022,
+    doi 10.1109/ACCESS.2022.3218802, trains them by the squared error, that is R up to a scale only:
+    ŝ does not change when Q, R and Σ_0 are multiplied by one number. The likelihood settles it.
+    """
+
+    def __init__(self, model, start, learn=("Q", "R"), rule=riccati):
+        super().__init__()
+        self.given, self.start, self.rule = model, start, rule
+        self.learned = nn.ModuleDict({name: Covariance(getattr(model, name)) for name in learn})
+
+    @property
+    def model(self):
+        return self.given._replace(**{name: made() for name, made in self.learned.items()})
+
+    def forward(self, xs, missing=False):
+        model = self.model
+        return history(filtered(xs, model, self.rule(model), self.start, missing))
+
+
+def fitting(module, loss, steps, tolerance=1e-13):
+    """Minimise loss() over a module's parameters by L-BFGS; yields a Progress after each step.
+
+    For a few parameters and a smooth loss, as a likelihood. Ends early when the loss changes by
+    less than `tolerance` times itself. FloatingPointError if the loss is not finite.
+    """
+    kind = {"max_iter": 1, "max_eval": 25, "line_search_fn": "strong_wolfe"}
+    parameters = list(module.parameters())
+    optimizer = torch.optim.LBFGS(parameters, tolerance_grad=0, tolerance_change=0, **kind)
+
+    def closure():
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value
+
+    before = None
+    for k in range(1, steps + 1):
+        value = float(optimizer.step(closure).detach())
+        if not abs(value) < torch.inf:
+            raise FloatingPointError(f"loss: got {value} at step {k - 1}")
+        yield Progress(k, steps, value, None, None, 1.0, 0, module)
+        if before is not None and abs(before - value) <= tolerance * abs(value):
+            return
+        before = value
