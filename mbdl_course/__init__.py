@@ -15,6 +15,7 @@ chapter                               module
 04 Learning to optimize               ``sparse``, ``unfold``, ``learn``
 05 Unrolling in theory                ``sparse``, ``equilibrium``, ``euler``, ``kalman_training``
 06 Robust PCA                         ``lowrank``, ``prox``
+09 The Kalman filter                  ``tracking``, ``smoothing``
 ====================================  =======================================================
 
 Under all chapters: ``fold`` (the loop), ``prox``, ``operators``; ``unfold``, ``networks``,

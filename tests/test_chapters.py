@@ -78,6 +78,7 @@ MACHINE = r"(?<![\w.:/])(/(?:home|root|Users|tmp)/|[A-Za-z]:\\\\?Users)"
         "04_learning_to_optimize",
         "05_unrolling_in_theory",
         "06_robust_pca",
+        "09_kalman",
     ],
 )
 def test_is_there(name):

@@ -101,6 +101,7 @@ def test_one_version():
 
 RANK = {"__init__": 0, "fold": 1, "prox": 1, "operators": 1}
 RANK |= dict.fromkeys(["unfold", "networks", "learn", "evaluate", "datasets"], 2)
+RANK |= dict.fromkeys(["equilibrium", "euler", "kalman_training"], 2)
 RANK |= {"weights": 4, "exercises": 4, "__main__": 5}
 DRAWING = {"show": {"matplotlib"}, "widgets": {"matplotlib", "ipywidgets"}}
 MAY_DRAW = {"widgets", "exercises", "__main__"}

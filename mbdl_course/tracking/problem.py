@@ -1,10 +1,14 @@
 """The problem: state-space models, independent trajectories of them, and scores of an estimate."""
 
 import math
-from itertools import accumulate
+from functools import partial
+from itertools import accumulate, repeat
 from typing import Any, NamedTuple
 
 import torch
+
+from mbdl_course.euler import rk4
+from mbdl_course.fold import last
 
 
 class Model(NamedTuple):
@@ -122,16 +126,7 @@ def runge_kutta(field, dt, substeps=1):
     if not isinstance(substeps, int) or substeps < 1:
         raise ValueError(f"substeps: got {substeps!r}, expected a whole number, 1 or more")
     h = dt / substeps
-
-    def flow(s):
-        for _ in range(substeps):
-            a = field(s)
-            b = field(s + h / 2 * a)
-            c = field(s + h / 2 * b)
-            s = s + h / 6 * (a + 2 * b + 2 * c + field(s + h * c))
-        return s
-
-    return flow
+    return lambda s: last(accumulate(repeat(h, substeps), partial(rk4, field), initial=s))
 
 
 def rotation(degrees, size=2, dtype=torch.float64):
