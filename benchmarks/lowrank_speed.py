@@ -15,11 +15,11 @@ import json
 import os
 import platform
 import sys
-import time
 from itertools import islice, product, repeat
 from pathlib import Path
 
 import torch
+from timing import seconds
 
 from mbdl_course import weights
 from mbdl_course.fold import last
@@ -30,16 +30,6 @@ from mbdl_course.weights.lowrank import bubbles
 
 COUNT, MOST = 100, 300
 SIZES = [(256, 12), (1024, 20), (4096, 20), (64, 48)]
-
-
-def seconds(call, repeats=5):
-    """The least time of a few runs, and what the call returns."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = call()
-        times.append(time.perf_counter() - start)
-    return min(times), result
 
 
 def by_svd(V, beta):

@@ -13,13 +13,13 @@ import json
 import os
 import platform
 import sys
-import time
 from importlib.metadata import version
 from itertools import islice, repeat
 from pathlib import Path
 
 import torch
 from sklearn.linear_model import Lasso
+from timing import seconds
 
 from mbdl_course.fold import estimate, last
 from mbdl_course.learn import seeded
@@ -37,16 +37,6 @@ from mbdl_course.sparse import (
 COUNT, LOOPED, STEPS = 1000, 40, 100
 SIZES = [(25, 50, torch.float64), (50, 100, torch.float64), (100, 200, torch.float64),
          (100, 200, torch.float32)]  # fmt: skip
-
-
-def seconds(call, repeats=5):
-    """The least time of a few runs, and what the call returns."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = call()
-        times.append(time.perf_counter() - start)
-    return min(times), result
 
 
 def problem(n, m, dtype=torch.float64):

@@ -11,27 +11,17 @@ import json
 import os
 import platform
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from filterpy.kalman import KalmanFilter
+from timing import seconds
 
 from mbdl_course.fold import last
 from mbdl_course.learn import seeded
 from mbdl_course.tracking import Belief, canonical, filtered, riccati, simulated, steady, white
-
-
-def seconds(call, repeats=5):
-    """The least time of a few runs, and what the call returns."""
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = call()
-        times.append(time.perf_counter() - start)
-    return min(times), result
 
 
 def filterpy(x, model, start):

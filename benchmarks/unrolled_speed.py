@@ -10,12 +10,12 @@ thread. Writes benchmarks/results/unrolled_speed.json.
 
 import json
 import platform
-import time
 from importlib.metadata import version
 from itertools import islice, repeat
 from pathlib import Path
 
 import torch
+from timing import seconds
 
 from mbdl_course import weights
 from mbdl_course.evaluate import nmse_db
@@ -23,15 +23,6 @@ from mbdl_course.fold import last
 from mbdl_course.sparse import fista, lipschitz
 
 RHOS = (1e-5, 1e-4, 1e-3, 3e-3, 0.01, 0.02, 0.05, 0.1, 0.2)
-
-
-def seconds(call, repeats=7):
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - start)
-    return min(times)
 
 
 def cheapest(x, s, H, goal, most=2000):
@@ -59,8 +50,8 @@ def main():
         steps, rho = cheapest(x[:200], s[:200], H, goal)
         row = {"network": name, "nmse_db": round(goal, 1), "fista_steps": steps, "rho": rho}
         for count in (1000, 1):
-            here = seconds(lambda: network(x[:count]))  # noqa: B023
-            there = seconds(lambda: last(fista(x[:count], H, repeat((mu, rho), steps))))  # noqa: B023
+            here = seconds(lambda: network(x[:count]), 7)[0]  # noqa: B023
+            there = seconds(lambda: last(fista(x[:count], H, repeat((mu, rho), steps))), 7)[0]  # noqa: B023
             row[f"fista_over_network_batch_{count}"] = round(there / here, 2)
         rows.append(row)
         print(row, flush=True)
