@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import types
@@ -27,6 +28,8 @@ def data(tmp_path, monkeypatch):
     (folder / "tiny.safetensors").write_bytes(bytes(range(64)))
     entry = {"sha256": hashlib.sha256(bytes(range(64))).hexdigest(), "seconds": 1.0}
     (folder / "manifest.json").write_text(json.dumps({"tiny": entry}))
+    for series in (Path(__file__).resolve().parents[1] / "data").glob("*.csv"):
+        shutil.copy(series, tmp_path / "data")
     monkeypatch.setenv("MBDL_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MBDL_CACHE", str(tmp_path / "cache"))
     return folder
