@@ -295,20 +295,22 @@ def measured(path):
 
 
 def clone_megabytes():
-    """The size of a clone, checked-out files and packed history, in MB; None outside git."""
+    """The size of a clone, checked-out files and packed history, in MB; None outside git.
 
-    def git(*words):
+    The history is packed anew, as a clone does: what this copy has on disk depends on its past.
+    """
+
+    def git(*words, told=None):
         return subprocess.run(
-            ["git", "-C", ROOT, *words], capture_output=True, text=True, check=True
+            ["git", "-C", ROOT, *words], input=told, capture_output=True, check=True
         ).stdout
 
     try:
-        counted = dict(line.split(": ") for line in git("count-objects", "-v").splitlines())
-        files = [ROOT / name for name in git("ls-files", "-z").split("\0") if name]
+        files = [ROOT / name for name in git("ls-files", "-z").decode().split("\0") if name]
+        packed = len(git("pack-objects", "--revs", "--stdout", "-q", told=b"HEAD\n"))
     except (OSError, subprocess.CalledProcessError):
         return None
-    stored = 1024 * (int(counted["size"]) + int(counted["size-pack"]))
-    return (stored + sum(f.stat().st_size for f in files if f.is_file())) / 1e6
+    return (packed + sum(f.stat().st_size for f in files if f.is_file())) / 1e6
 
 
 def report():

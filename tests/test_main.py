@@ -304,9 +304,12 @@ def test_the_size_of_a_clone_outside_git(monkeypatch, tmp_path):
 def test_the_size_of_a_clone_counts_files_and_history(monkeypatch, tmp_path):
     monkeypatch.setattr(command, "ROOT", tmp_path)
     (tmp_path / "big").write_bytes(os.urandom(2_000_000))
-    for words in (["init", "-q"], ["add", "big"]):
+    who = ["-c", "user.name=a", "-c", "user.email=a@b.c"]
+    for words in (["init", "-q"], ["add", "big"], [*who, "commit", "-qm", "big"]):
         subprocess.run(["git", *words], cwd=tmp_path, check=True)
     assert 4.0 <= command.clone_megabytes() <= 4.1
+    subprocess.run(["git", "hash-object", "-w", "--stdin"], input=os.urandom(10**6), cwd=tmp_path)
+    assert command.clone_megabytes() <= 4.1, "a loose object that no clone gets was counted"
 
 
 # ---- weights ----
