@@ -15,6 +15,8 @@ TORCH ?=
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 NAMES ?=
 ARGS ?=
+# Test processes, one thread each; a notebook or a module stays in one of them.
+WORKERS ?= 2
 ifneq ($(filter-out cpu,$(TORCH)),)
 $(error TORCH: got "$(TORCH)", expected cpu or nothing)
 endif
@@ -41,8 +43,8 @@ lab: $(VENV)/lab
 
 # The report comes before pytest so that pytest's closing line is the last one.
 test: lint report
-	MBDL_SYNC=1 OMP_NUM_THREADS=2 $(PY) -m pytest --nbval-lax --nbval-current-env \
-	    --nbval-cell-timeout=120 tests chapters $(ARGS)
+	MBDL_SYNC=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadscope --nbval-lax \
+	    --nbval-current-env --nbval-cell-timeout=120 tests chapters $(ARGS)
 
 lint: $(VENV)/test
 	$(PY) -m ruff check .
