@@ -16,6 +16,8 @@ chapter                               module
 05 Unrolling in theory                ``sparse``, ``equilibrium``, ``euler``, ``kalman_training``
 06 Robust PCA                         ``lowrank``, ``prox``
 09 The Kalman filter                  ``tracking``, ``smoothing``
+10 KalmanNet                          ``tracking``
+11 Neural augmentation                ``smoothing``
 ====================================  =======================================================
 
 Under all chapters: ``fold`` (the loop), ``prox``, ``operators``; ``unfold``, ``networks``,

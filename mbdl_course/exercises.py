@@ -428,14 +428,14 @@ def noise_levels(answer):
 @exercise
 def count_real_corona(answer):
     value = number(answer)
-    assert value != 3 * (6 * 2 * 25 + 2), "That is for complex movies; here the kernels are real."
-    assert value != 3 * 6 * 25, "The thresholds are missing: two in each layer."
-    assert value != 6 * 25 + 2, "That is one layer."
-    assert value != 3 * (6 * 25 + 2) * 12, "A kernel works on single frames: it is 5 × 5 × 1."
-    assert value == 3 * (6 * 25 + 2), (
-        f"Not {value:,.0f}. A layer has six kernels of 5 × 5 real numbers and two thresholds."
+    assert value != 4 * (6 * 2 * 49 + 2), "That is for complex movies; here the kernels are real."
+    assert value != 4 * 6 * 49, "The thresholds are missing: two in each layer."
+    assert value != 6 * 49 + 2, "That is one layer."
+    assert value != 4 * (6 * 49 + 2) * 12, "A kernel works on single frames: it is 7 × 7 × 1."
+    assert value == 4 * (6 * 49 + 2), (
+        f"Not {value:,.0f}. A layer has six kernels of 7 × 7 real numbers and two thresholds."
     )
-    return "3 (6 · 25 + 2): the size of the picture and the number of frames do not matter."
+    return "4 (6 · 49 + 2): the size of the picture and the number of frames do not matter."
 
 
 @exercise
@@ -456,6 +456,7 @@ def rows_kept(answer):
     small = torch.linalg.vector_norm(V, dim=-1) <= 2.0
     assert near(got[small].abs(), torch.zeros(1)), "Rows with a norm of at most β become zero."
     assert near(got, right), "A row that is kept is multiplied by 1 − β/‖row‖₂."
+    assert near(answer(V.clone(), 3.0), row_threshold(V, 3.0)), "With β = 3 it is not the prox."
     stack = torch.stack([V, 2 * V])
     assert near(answer(stack, 2.0), row_threshold(stack, 2.0)), "It fails on a batch of movies."
     return "A pixel is kept with its phases, or dropped for all frames."
@@ -476,6 +477,11 @@ def gram_threshold(answer):
     ), "Already for real V it is not the prox of the nuclear norm: V f(VᵀV), f(σ²) = 1 − β/σ."
     assert near(got, right), "For real V it is right. For complex V, is it Vᴴ, and Wᴴ, everywhere?"
     assert near(answer(V, 100.0), 0 * V), "Where β is above all singular values nothing is left."
+    for k in range(10):  # two singular values, three that are zero up to rounding
+        low = V[:, :2] @ V[k : k + 2]
+        assert near(answer(low, 5.0), singular_value_threshold(low, 5.0)), (
+            "It fails where singular values are zero: rounding makes σ² a little negative."
+        )
     return "A 5 × 5 eigenproblem instead of the decomposition of a 30 × 5 matrix."
 
 
@@ -487,7 +493,8 @@ def blurred_part(answer):
     H = lowrank.operators((None, H2))
     got = given(answer)(x, H)
     got = given(got(S, L, 0.3, 0.1, 0.2))
-    assert isinstance(got, tuple) and len(got) == 4, "Return four things: V_S, β_S, V_L, β_L."
+    four = isinstance(got, (tuple, list)) and len(got) == 4
+    assert four, "Return four things: V_S, β_S, V_L, β_L."
     V_S, beta_S, V_L, beta_L = got
     right = lowrank.gradient(x, H)(S, L, 0.3, 0.1, 0.2)
     residual = x - L - H2 @ S
@@ -514,7 +521,7 @@ def svd_filter_wins(answer):
     theta, filtered, iterated = (0.5, 0.1, 0.5), {}, {}
     for motion in steps:
         x, parts = recipes.bubbles(20, seeded(14), motion=motion)
-        *_, state = islice(lowrank.fista(x, None, repeat(theta)), 101)
+        *_, state = islice(lowrank.fista(x, None, repeat(theta)), 61)
         filtered[motion] = lowrank.separation_db(lowrank.svd_filter(x, 1).S, parts.S).item()
         iterated[motion] = lowrank.separation_db(state.S, parts.S).item()
     right = next((m for m in steps if iterated[m] < filtered[m]), -1)
@@ -549,7 +556,7 @@ def small_tracking(seed=20):
 def pair(answer, s, Sigma):
     """The answer as (s, Sigma), alike in shape; a sentence if it is not."""
     given(answer)
-    assert isinstance(answer, tuple) and len(answer) == 2, "Return two things: ŝ and Σ."
+    assert isinstance(answer, (tuple, list)) and len(answer) == 2, "Return two things: ŝ and Σ."
     return tensor(given(answer[0]), s), tensor(given(answer[1]), Sigma)
 
 
@@ -602,6 +609,14 @@ def kalman_step(answer):
     many = start.s.expand(30, 2, 1)
     s_many, _ = given(answer(many, Sigma, x[0], *model))
     assert s_many.shape == many.shape, "It fails on a batch of trajectories."
+    H2, R2 = torch.cat([H, F[:1]]), torch.tensor([[0.7, 0.2], [0.2, 0.4]]).to(R)
+    two = tracking.Model(F, H2, Q, R2)
+    x2 = torch.cat([x[:1, 0], -x[:1, 0]], -2)
+    _, right = tracking.filtered(x2, two, tracking.riccati(two), start)
+    got_s, got_Sigma = pair(answer(s.clone(), Sigma.clone(), x2[0], *two), s, Sigma)
+    assert near(got_s, right.s) and near(got_Sigma, right.Sigma), (
+        "With two observations a step it fails: S is then a matrix; solve with it, do not divide."
+    )
     return "Predict, gain, update: all of the filter."
 
 
@@ -632,8 +647,9 @@ def rescaled(answer):
         tracking.filtered(x, two, tracking.riccati(two), start._replace(Sigma=0 * start.Sigma))
     )
     scale = (tracking.nis(beliefs).mean() / 2).item()
-    assert near(given(answer(two, beliefs)).Q, scale * two.Q), (
-        "With two observations a step the expected NIS is 2: divide by n."
+    got = given(answer(two, beliefs))
+    assert near(got.Q, scale * two.Q) and near(got.R, scale * two.R), (
+        "With two observations a step the expected NIS is 2: divide by n, in Q and in R."
     )
     return "Same gain, same estimates, honest claims. The truth was not needed."
 
@@ -674,3 +690,239 @@ def effective_number(answer):
         "At log weights near −2000 exp gives zero: take the largest off before."
     )
     return "Between 1 (collapsed) and N (all alike); resample where it is small."
+
+
+# ---- Chapter 10 --------------------------------------------------------------------------------
+
+
+@exercise
+def same_direction(answer):
+    value = number(answer)
+    assert abs(value - 49.5) > 0.6, (
+        "That is how long the innovations differ before the norm is out."
+    )
+    assert value not in (1, 2), "Divide (30, 40) by its norm, 50, and look at what is left."
+    assert abs(value) < 1e-9, f"Not {value:g}: both become vectors of norm one. Which?"
+    return "Nothing is left between them: (0.6, 0.8) twice. The size is gone."
+
+
+@exercise
+def observation_matrix(answer):
+    g = seeded(30)
+    H = torch.randn(2, 3, generator=g, dtype=torch.float64)
+    s = torch.randn(20, 30, 3, 1, generator=g, dtype=torch.float64) + 2
+    x = H @ s + 0.3 * torch.randn(20, 30, 2, 1, generator=g, dtype=torch.float64)
+    cross, moments = (x @ s.mT).mean((0, 1)), (s @ s.mT).mean((0, 1))
+    right = torch.linalg.solve(moments, cross.mT).mT
+    got = given(answer(x, s))
+    assert not (
+        isinstance(got, torch.Tensor) and got.shape == H.mT.shape and near(got, right.mT)
+    ), "Transpose it: H takes three states to two observations."
+    got = tensor(got, H)
+    assert not near(got, cross), "That is the mean of x sᵀ: divide by the mean of s sᵀ."
+    assert not near(got, cross @ moments), "Solve with the mean of s sᵀ; do not multiply by it."
+    one = torch.linalg.lstsq(s[0, ..., 0], x[0, ..., 0]).solution.mT
+    assert not near(got, one), "Only the first step was used: average over time too."
+    assert near(got, right), "It does not minimise the sum: E[x sᵀ] (E[s sᵀ])⁻¹."
+    return "A closed form, no training, and it removes all of a turned H."
+
+
+@exercise
+def four_features(answer):
+    model = tracking.canonical(2, 0.01, 1.0)
+    g, H = seeded(31), tracking.rotation(20)
+    x, before, s_hat, s_before, expected = torch.randn(
+        5, 3, 2, 1, generator=g, dtype=torch.float64
+    ).unbind()
+    got = given(answer(x, before, s_hat, s_before, expected, model.F, H))
+    assert isinstance(got, tuple | list) and len(got) == 4, "Return four tensors."
+    right = x - before, x - H @ model.F @ s_hat, s_hat - s_before, s_hat - expected
+    F1, F2, F3, F4 = (tensor(ours, theirs) for ours, theirs in zip(got, right, strict=True))
+    assert near(F1, right[0]), "F1 is x_t − x_{t−1}."
+    assert not near(F2, x - H @ s_hat), "F2: predict first, H F ŝ_{t−1}."
+    assert not near(F2, x - H @ expected), "F2: the expectation handed over is of the step before."
+    assert not near(F2, x - model.F @ s_hat), "F2: H is missing."
+    assert near(F2, right[1]), "F2 is x_t − H F ŝ_{t−1}."
+    assert not (near(F3, right[3]) and near(F4, right[2])), "F3 and F4 are swapped."
+    assert near(F3, right[2]), "F3 is how the estimate moved: ŝ_{t−1} − ŝ_{t−2}."
+    assert near(F4, right[3]), "F4 is what the last update did: ŝ_{t−1} − s⁻_{t−1}."
+    return "All four are differences: a drift of the whole scene does not show in them."
+
+
+@exercise
+def recovered_covariance(answer):
+    g = seeded(32)
+    model, H = tracking.canonical(2, 0.5, 1.0), tracking.rotation(25) * 1.7
+    A = torch.randn(2, 2, generator=g, dtype=torch.float64)
+    model = model._replace(H=H, R=A @ A.mT + torch.eye(2, dtype=torch.float64))
+    eye, zero = torch.eye(2, dtype=torch.float64), torch.zeros(2, 1, dtype=torch.float64)
+    gain = tracking.riccati(model)(tracking.Belief(zero, eye), zero)
+    K, R = gain.K, model.R
+    got = tensor(answer(K, H, R), gain.Sigma)
+    assert not near(got, K @ R), "H is missing: K R is Σ Hᵀ."
+    assert not near(got, K @ torch.linalg.solve(R, H)), "Multiply by R: K = Σ Hᵀ R⁻¹."
+    assert not near(got, torch.linalg.solve(H, K @ R)), (
+        "Hᵀ stands on the right of Σ: undo it there."
+    )
+    assert not near(got, gain.before), "That is Σ before the update."
+    assert near(got, gain.Sigma), "From K = Σ Hᵀ R⁻¹: multiply by R, then undo Hᵀ."
+    return "The gain knows how sure the filter is, if it is the right gain."
+
+
+@exercise
+def gated_gain(answer):
+    model = tracking.canonical(2, 0.01, 1.0)
+    zero = torch.zeros(2, 1, dtype=torch.float64)
+    start = tracking.Belief(zero, torch.zeros(2, 2, dtype=torch.float64))
+    x, _ = tracking.simulated(model, start, tracking.white(12, 6, model, seeded(33)))
+    x[4, ::2] += 60.0
+    K = torch.eye(2, dtype=torch.float64)
+
+    def right(belief, x, seen=None):
+        s = model.F @ belief.s
+        return tracking.Gain(0.3 * ((x - s).norm(dim=(-2, -1), keepdim=True) < 20) * K, s, s)
+
+    def run(gain):
+        return tracking.history(tracking.filtered(x, model, gain, start)).s
+
+    gain = given(answer(model, 0.3, 20.0))
+    got = given(gain(tracking.Belief(x[0]), x[0]))
+    assert isinstance(got, tracking.Gain), f"Return a Gain, not {type(got).__name__}."
+    s = model.F @ x[0]
+    assert not near(got.s, x[0]), "Nothing is predicted: the expected state is F ŝ."
+    assert near(got.s, s) and near(got.x, s), "The expected state and observation are both F ŝ."
+    ours = run(gain)
+    assert not near(ours, run(lambda b, x, seen=None: right(b, x)._replace(K=0.3 * K))), (
+        "Every observation is believed: the gate does nothing."
+    )
+    assert not near(
+        ours, run(lambda b, x, seen=None: right(b, x)._replace(K=0.3 * K - right(b, x).K))
+    ), "The gate is the wrong way round."
+    assert near(ours, run(right)), (
+        "It differs: K = k I for each trajectory with a short innovation."
+    )
+    return "A value in the slot, four lines, and outliers are gone. The loop did not change."
+
+
+# ---- Chapter 11 --------------------------------------------------------------------------------
+
+
+@exercise
+def largest_step(answer):
+    value = number(answer)
+    assert value != 0.2, "That is one over the curvature; up to twice that still comes closer."
+    assert value != 5, "That is the curvature; a step is 2 over it."
+    assert value != 0.5, "Each state pulls at both neighbours: a sign that alternates is steepest."
+    assert value != 2, "That is 2 over the curvature of the observation alone."
+    assert abs(value - 0.4) < 1e-3, (
+        f"Not {value:g}: for s_t = (−1)ᵗ the gradient is −(1/R + 4/Q) s, and γ must stay below 2 "
+        "over that."
+    )
+    return "2/(1/R + 4/Q). A trusted model (small Q) forces small steps: many iterations."
+
+
+@exercise
+def three_messages(answer):
+    x, model, start = small_tracking(31)
+    F, H, Q, R = model
+    x = x[:, :4]
+    s = torch.randn(*x.shape[:-2], 2, 1, generator=seeded(32), dtype=x.dtype)
+    right = smoothing.messages(s, x, model, start)
+    got = given(answer(s.clone(), x.clone(), *model))
+    assert isinstance(got, tuple) and len(got) == 3, "Return three: past, future, observation."
+    past, future, seen = (tensor(given(v), s) for v in got)
+    inner = slice(1, -1)  # the ends have one neighbour: not asked for
+
+    def off(v, wanted):
+        return not near(v[inner], wanted[inner])
+
+    before = s - F @ s.roll(1, 0)
+    after = s.roll(-1, 0) - F @ s
+    assert off(past, -right[0]), "Past: the sign. It pulls s_t towards F s_{t−1}."
+    assert off(past, -Q @ before), "Past: weigh by Q⁻¹, not by Q."
+    assert not off(past, right[0]), "Past: −Q⁻¹(s_t − F s_{t−1})."
+    assert off(future, torch.linalg.solve(Q, after)), "Future: Fᵀ is missing in front."
+    assert off(future, F @ torch.linalg.solve(Q, after)), "Future: F should be transposed."
+    assert off(future, -right[1]), "Future: the sign. It pulls F s_t towards s_{t+1}."
+    assert not off(future, right[1]), "Future: FᵀQ⁻¹(s_{t+1} − F s_t)."
+    assert off(seen, -right[2]), "Observation: the sign. It pulls H s_t towards x_t."
+    assert off(seen, H.mT @ (x - H @ s)), "Observation: R⁻¹ is missing."
+    assert not off(seen, right[2]), "Observation: HᵀR⁻¹(x_t − H s_t)."
+    return "Three pulls on every state; where they balance is the smoother's answer."
+
+
+@exercise
+def corrected_step(answer):
+    x, model, start = small_tracking(33)
+    x, gamma = x[:, :3], 0.05
+    s = torch.randn(*x.shape[:-2], 2, 1, generator=seeded(34), dtype=x.dtype)
+    mu = smoothing.messages(s, x, model, start)
+
+    def correction(mu, x, memory):
+        memory = memory + 1
+        return 0.3 * mu[0] + memory, memory
+
+    epsilon, _ = correction(mu, x, 1.0)
+    got = given(answer(s.clone(), 1.0, mu, x, gamma, correction))
+    assert isinstance(got, tuple) and len(got) == 2, "Return two things: s and the memory."
+    new = tensor(given(got[0]), s)
+    total = sum(mu)
+    assert not near(new, s + gamma * total), "The correction is missing."
+    assert not near(new, s + gamma * total + epsilon), "γ multiplies the correction, too: (37)."
+    assert not near(new, s + gamma * epsilon), "The messages are missing: that is the black box."
+    assert not near(new, s - gamma * (total + epsilon)), "Climb: the step is added."
+    assert near(new, s + gamma * (total + epsilon)), "s + γ (sum of the messages + ε)."
+    assert got[1] == 2.0, "s is right. Hand back the memory that the correction returned."
+    return "One line more than the smoother, and with ε = 0 it is the smoother."
+
+
+@exercise
+def late_counts_more(answer):
+    g = seeded(35)
+    s = torch.randn(7, 3, 1, 1, generator=g, dtype=torch.float64)
+    iterates = s + torch.randn(5, 7, 3, 1, 1, generator=g, dtype=torch.float64)
+    errors = (iterates - s).square().flatten(1).mean(1)
+    right = smoothing.weighted_error(iterates, s)
+    got = tensor(answer(iterates.clone(), s.clone()), right)
+    assert not near(got, errors.mean()), "All iterations weigh the same here."
+    assert not near(got, errors[-1]), "Only the last iteration counts here."
+    backward = torch.arange(5, 0, -1).to(s)
+    assert not near(got, (backward * errors).sum() / 15), "The first weighs most: turn it round."
+    forward = torch.arange(5).to(s)
+    assert not near(got, (forward * errors).sum() / 10), "The weights start at 1/K, not at 0."
+    assert not near(got, right * 3), "Divide by the sum of the weights, so that it is an error."
+    assert not near(got, right * 15), "Divide by the sum of the weights, so that it is an error."
+    assert near(got, right), "Σ k · (mean squared error of iterate k) / Σ k, k = 1 ... K."
+    return "The end counts most, and the way there is told where to go."
+
+
+@exercise
+def lucky_or_better(answer):
+    g = seeded(36)
+    base = torch.rand(40, generator=g, dtype=torch.float64) * 10
+
+    def trial(gain, noise, count=40):
+        old = base[:count]
+        return old, old - gain - noise * torch.randn(count, generator=g, dtype=torch.float64)
+
+    def verdict(old, new):
+        got = given(answer(old.clone(), new.clone()))
+        assert isinstance(got, (bool, torch.Tensor)), f"Return True or False, not {got!r}."
+        return bool(got)
+
+    assert verdict(*trial(0.5, 0.2)), (
+        "A gain of 0.5 in each of 40 blocks is denied. Compare block by block: the differences "
+        "vary much less than the errors, and their mean less still, by √N."
+    )
+    assert not verdict(*trial(-0.5, 0.2)), "A loss passes: mind the sign."
+    old = base[:10]
+    spread = torch.tensor([1.0, -1.0] * 5, dtype=torch.float64)
+    assert not verdict(old, old - 0.05 - spread), "A gain well inside its standard error passes."
+    assert not verdict(old, old - 0.75 - spread), (
+        "A gain of 2.25 standard errors passes; three were asked for. Among the 30 states that are "
+        "looked at, the luckiest is often that lucky."
+    )
+    assert verdict(old, old - 1.25 - spread), (
+        "A gain of 3.75 standard errors is denied: the standard error of a mean is std/√N."
+    )
+    return "Paired, and three standard errors: so a handful of data cannot make things worse."

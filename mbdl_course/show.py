@@ -409,6 +409,24 @@ def curves(*panes, width=10.4, height=4.2, legend="best"):
 
 
 @house()
+def space(pictures, width=10.4, height=3.6):
+    """Paths in three dimensions side by side: {title: [(role, points (T, 3)), ...]}, one scale."""
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    FigureCanvasAgg(figure)
+    for number, (title, paths) in enumerate(pictures.items(), 1):
+        panel = figure.add_subplot(1, len(pictures), number, projection="3d")
+        for role, points in paths:
+            x, y, z = torch.as_tensor(points).detach().cpu().numpy().T
+            panel.plot(x, y, z, **style(role, marker="", linewidth=1.2))
+        panel.set_title(title, pad=0)
+        panel.set(xlim=(-25, 25), ylim=(-30, 30), zlim=(0, 50))
+        panel.set(xticklabels=[], yticklabels=[], zticklabels=[])
+        panel.view_init(15, -60)
+    figure.subplots_adjust(left=0.0, right=1.0, bottom=0.0, top=0.92, wspace=0.0)
+    return figure
+
+
+@house()
 def images(pictures, width=10.4, peak=1.0):
     """Grey images side by side: {title: image}, black at 0 and white at `peak`."""
     figure = Figure(figsize=(width, 0.5 + width / len(pictures)), dpi=DPI)
@@ -494,12 +512,13 @@ def live_lines(panes, lines, width=11.0, height=4.2):
         panel.set(**{name: value for name, value in pane.items() if name != "legend"})
     drawn = {
         label: axes[number].plot(
-            [], [], **style(role, label=label, **(changes[0] if changes else {}))
+            [], [], **style(role, **{"label": label, **(changes[0] if changes else {})})
         )[0]
         for label, (number, role, *changes) in lines.items()
     }
     for panel, pane in zip(axes, panes, strict=True):
-        panel.legend(loc=pane.get("legend", "upper right"))
+        if panel.get_legend_handles_labels()[0]:  # a label that starts with _ is not listed
+            panel.legend(loc=pane.get("legend", "upper right"))
     live(*drawn.values())
 
     def update(data):

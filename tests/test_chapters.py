@@ -79,6 +79,8 @@ MACHINE = r"(?<![\w.:/])(/(?:home|root|Users|tmp)/|[A-Za-z]:\\\\?Users)"
         "05_unrolling_in_theory",
         "06_robust_pca",
         "09_kalman",
+        "10_kalmannet",
+        "11_neural_augmentation",
     ],
 )
 def test_is_there(name):

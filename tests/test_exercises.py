@@ -282,10 +282,10 @@ WRONG = {
         ),
     ],
     "count_real_corona": [
-        ("3 * (6 * 2 * 25 + 2)", "complex movies"),
-        ("3 * 6 * 25", "thresholds are missing"),
-        ("6 * 25 + 2", "one layer"),
-        ("3 * (6 * 25 + 2) * 12", "single frames"),
+        ("4 * (6 * 2 * 49 + 2)", "complex movies"),
+        ("4 * 6 * 49", "thresholds are missing"),
+        ("6 * 49 + 2", "one layer"),
+        ("4 * (6 * 49 + 2) * 12", "single frames"),
         ("1000", "two thresholds"),
     ],
     "rows_kept": [
@@ -300,6 +300,10 @@ WRONG = {
             "a row is zero",
         ),
         ("V * (torch.linalg.vector_norm(V, dim=-1, keepdim=True) > beta)", "multiplied by"),
+        (
+            "V * (1 - 2 / torch.linalg.vector_norm(V, dim=-1, keepdim=True).clamp(min=2))",
+            "With β = 3",
+        ),
         ("V", "become zero"),
     ],
     "gram_threshold": [
@@ -320,6 +324,12 @@ WRONG = {
             "    energy, W = torch.linalg.eigh(V.mT @ V)\n"
             "    return V @ (W * (1 - beta / energy.clamp(min=beta**2).sqrt())) @ W.mT",
             "For real V it is right",
+        ),
+        (
+            "def my_threshold(V, beta):\n"
+            "    energy, W = torch.linalg.eigh(V.mH @ V)\n"
+            "    return V @ (W * (1 - beta / energy.sqrt()).clamp(min=0)[..., None, :]) @ W.mH",
+            "a little negative",
         ),
         ("V", "Already for real V"),
     ],
@@ -401,6 +411,11 @@ WRONG = {
             " @ (x - H @ F @ s_hat), P)",
             "before the update",
         ),
+        (
+            "[F @ s_hat + (K := (P := F @ Sigma @ F.mT + Q) @ H.mT / (H @ P @ H.mT + R))"
+            " @ (x - H @ F @ s_hat), P - K @ H @ P]",
+            "do not divide",
+        ),
         ("s_hat", "Return two things"),
     ],
     "rescaled": [
@@ -412,6 +427,10 @@ WRONG = {
             "no square root",
         ),
         ("model._replace(Q=model.Q * (f := nis(beliefs).mean()), R=model.R * f)", "divide by n"),
+        (
+            "model._replace(Q=model.Q * (f := nis(beliefs).mean()) / len(model.R), R=model.R * f)",
+            "in Q and in R",
+        ),
         ("model.Q", "Return a Model"),
     ],
     "back_step": [
@@ -445,6 +464,115 @@ WRONG = {
             "log_w.exp().sum(-1) ** 2 / log_w.exp().square().sum(-1)",
             "take the largest off",
         ),
+    ],
+    "same_direction": [
+        ("49.5", "before the norm"),
+        ("1", "by its norm"),
+        ("5", "vectors of norm one"),
+    ],
+    "observation_matrix": [
+        ("(x @ s.mT).mean((0, 1))", "divide by"),
+        ("(x @ s.mT).mean((0, 1)) @ (s @ s.mT).mean((0, 1))", "do not multiply"),
+        ("torch.linalg.lstsq(s[0, ..., 0], x[0, ..., 0]).solution.mT", "first step"),
+        (
+            "torch.linalg.lstsq(s.flatten(0, 1)[..., 0], x.flatten(0, 1)[..., 0]).solution",
+            "Transpose",
+        ),
+    ],
+    "four_features": [
+        ("(x - x_before, x - H @ s_hat, s_hat - s_before, s_hat - expected)", "predict first"),
+        ("(x - x_before, x - F @ s_hat, s_hat - s_before, s_hat - expected)", "H is missing"),
+        ("(x - x_before, x - H @ F @ s_hat, s_hat - expected, s_hat - s_before)", "swapped"),
+        ("(x - x_before, x - H @ expected, s_hat - s_before, s_hat - expected)", "step before"),
+        ("x - x_before", "four tensors"),
+    ],
+    "recovered_covariance": [
+        ("K @ R", "H is missing"),
+        ("K @ torch.linalg.solve(R, H)", "Multiply by R"),
+        ("torch.linalg.solve(H, K @ R)", "on the right"),
+    ],
+    "gated_gain": [
+        (
+            "def my_gated(model, k, most):\n"
+            "    def gain(belief, x, seen=None):\n"
+            "        s = model.F @ belief.s\n"
+            "        return Gain(k * torch.eye(2).to(x), s, s)\n"
+            "    return gain",
+            "gate does nothing",
+        ),
+        (
+            "def my_gated(model, k, most):\n"
+            "    def gain(belief, x, seen=None):\n"
+            "        s = model.F @ belief.s\n"
+            "        far = (x - s).norm(dim=(-2, -1), keepdim=True) >= most\n"
+            "        return Gain(k * far * torch.eye(2).to(x), s, s)\n"
+            "    return gain",
+            "wrong way round",
+        ),
+        (
+            "def my_gated(model, k, most):\n"
+            "    def gain(belief, x, seen=None):\n"
+            "        return Gain(k * torch.eye(2).to(x), belief.s, belief.s)\n"
+            "    return gain",
+            "Nothing is predicted",
+        ),
+    ],
+    "largest_step": [
+        ("0.2", "one over"),
+        ("5", "the curvature"),
+        ("0.5", "both neighbours"),
+        ("2", "observation alone"),
+        ("1", "2 over that"),
+    ],
+    "three_messages": [
+        ("s", "Return three"),
+        ("(torch.linalg.solve(Q, s - F @ s.roll(1, 0)), s, s)", "pulls s_t towards"),
+        ("(-Q @ (s - F @ s.roll(1, 0)), s, s)", "not by Q"),
+        (
+            "(-torch.linalg.solve(Q, s - F @ s.roll(1, 0)),"
+            " torch.linalg.solve(Q, s.roll(-1, 0) - F @ s), s)",
+            "Fᵀ is missing",
+        ),
+        (
+            "(-torch.linalg.solve(Q, s - F @ s.roll(1, 0)),"
+            " F @ torch.linalg.solve(Q, s.roll(-1, 0) - F @ s), s)",
+            "transposed",
+        ),
+        (
+            "(-torch.linalg.solve(Q, s - F @ s.roll(1, 0)),"
+            " F.mT @ torch.linalg.solve(Q, s.roll(-1, 0) - F @ s), H.mT @ (x - H @ s))",
+            "R⁻¹ is missing",
+        ),
+    ],
+    "corrected_step": [
+        ("(s + gamma * sum(mu), memory)", "correction is missing"),
+        ("(s + gamma * sum(mu) + correction(mu, x, memory)[0], memory)", "γ multiplies"),
+        ("(s + gamma * correction(mu, x, memory)[0], memory)", "black box"),
+        ("(s - gamma * (sum(mu) + correction(mu, x, memory)[0]), memory)", "Climb"),
+        ("(s + gamma * (sum(mu) + correction(mu, x, memory)[0]), memory)", "Hand back"),
+    ],
+    "late_counts_more": [
+        ("(iterates - s).square().mean()", "weigh the same"),
+        ("(iterates[-1] - s).square().mean()", "Only the last"),
+        (
+            "(torch.arange(5, 0, -1) * (iterates - s).square().flatten(1).mean(1)).sum() / 15",
+            "turn it round",
+        ),
+        (
+            "(torch.arange(len(iterates)) * (iterates - s).square().flatten(1).mean(1)).sum() / 10",
+            "not at 0",
+        ),
+        (
+            "(torch.arange(1, 6) * (iterates - s).square().flatten(1).mean(1)).sum()",
+            "sum of the weights",
+        ),
+    ],
+    "lucky_or_better": [
+        ("bool(new.mean() < old.mean())", "inside its standard error"),
+        ("bool((old - new).mean() > 2 * (old - new).std() / len(old) ** 0.5)", "three were asked"),
+        ("bool((old - new).mean() > 3 * (old - new).std())", "denied"),
+        ("bool((new - old).mean() > 3 * (old - new).std() / len(old) ** 0.5)", "denied"),
+        ("bool(old.mean() - new.mean() > 3 * old.std() / len(old) ** 0.5)", "block by block"),
     ],
     "black_box_wins": [
         ("10", "the black box has"),

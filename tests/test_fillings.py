@@ -8,7 +8,7 @@ from itertools import islice, repeat
 import pytest
 import torch
 
-from mbdl_course import lowrank, tracking
+from mbdl_course import lowrank, smoothing, tracking
 from mbdl_course.prox import keep_largest
 from mbdl_course.sparse import (
     ALISTA,
@@ -165,6 +165,23 @@ def replayed(belief, x, seen=None):
     return tracking.Gain(KALMAN[count].gain.K, s, FULL.H @ s, memory=count)
 
 
+KALMAN_GAIN = tracking.riccati(FULL)
+
+
+def of_riccati(features, H, Sigma):
+    """A gain network that is the model's own recursion; its hidden state is the covariance."""
+    before = FULL.F @ (BEGIN.Sigma if Sigma is None else Sigma) @ FULL.F.mT + FULL.Q
+    K = torch.linalg.solve(H @ before @ H.mT + FULL.R, H @ before).mT
+    return K.expand(len(features.innovation), *K.shape), before - K @ H @ before
+
+
+def split(features, H, count):
+    """Split-KalmanNet's form K = P Hᵀ W with the model's P = Σ⁻ and W = S⁻¹."""
+    g = KALMAN[(count or 0) + 1].gain
+    K = g.before @ H.mT @ torch.linalg.inv(g.S)
+    return K.expand(len(features.innovation), *K.shape), (count or 0) + 1
+
+
 as_functions = FULL._replace(F=lambda s: FULL.F @ s, H=lambda s: FULL.H @ s)
 TRACKING = {
     "Kalman's gains, replayed": lambda: tracking.filtered(SEEN, FULL, replayed, BEGIN),
@@ -174,6 +191,24 @@ TRACKING = {
     "unscented": lambda: tracking.filtered(
         SEEN, as_functions, tracking.unscented(as_functions), BEGIN
     ),
+    "KalmanNet, its network zero": lambda: tracking.filtered(
+        SEEN, FULL, tracking.KalmanNet(FULL, tracking.OneGRU(2, 1).double(), KALMAN_GAIN), BEGIN
+    ),
+    "KalmanNet, three GRUs, zero": lambda: tracking.filtered(
+        SEEN, FULL, tracking.KalmanNet(FULL, tracking.ThreeGRUs(2, 1).double(), KALMAN_GAIN), BEGIN
+    ),
+    "KalmanNet, its network the Riccati recursion": lambda: tracking.filtered(
+        SEEN, FULL, tracking.KalmanNet(FULL, of_riccati), BEGIN
+    ),
+    "Split-KalmanNet, its parts the model's": lambda: tracking.filtered(
+        SEEN, FULL, tracking.KalmanNet(FULL, split), BEGIN
+    ),
+    "identity features": lambda: [
+        None,
+        *tracking.Filter(FULL, KALMAN_GAIN, BEGIN.Sigma, encoder=torch.nn.Identity())(
+            tracking.Given(BEGIN.s, SEEN)
+        ).s.unbind(),
+    ],
     "learned Q and R": lambda: [None, *tracking.LearnedNoise(FULL, BEGIN)(SEEN).s.unbind()],
 }
 
@@ -183,3 +218,16 @@ def test_filled_with_the_model_it_is_the_kalman_filter(name):
     for ours, theirs in zip(list(TRACKING[name]())[1:], KALMAN[1:], strict=True):
         s = ours if isinstance(ours, torch.Tensor) else ours.s
         torch.testing.assert_close(s, theirs.s, atol=1e-12, rtol=0)
+
+
+# ---- Smoothing: the slot is the correction of the messages --------------------------------------
+
+GRAPH = smoothing.GraphNetwork(2, 1, 6, generator=g).double()  # it starts at ε = 0
+
+
+@pytest.mark.parametrize("correction", [smoothing.uncorrected, GRAPH], ids=["none", "graph"])
+def test_without_a_correction_it_is_the_plain_smoother(correction):
+    ours = smoothing.augmented(SEEN, FULL, repeat(1e-3, K), BEGIN, correction)
+    theirs = smoothing.by_gradient(SEEN, FULL, repeat(1e-3, K), BEGIN)
+    for state, s in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(state.s, s, atol=1e-12, rtol=0)

@@ -30,6 +30,7 @@ from mbdl_course.lowrank import (
     white,
 )
 from mbdl_course.networks import parameters
+from mbdl_course.weights import lowrank as recipes
 
 REAL, COMPLEX = torch.float64, torch.complex128
 
@@ -319,3 +320,15 @@ def test_the_black_box_maps_a_movie_to_a_movie(dtype):
     torch.testing.assert_close(network(x[1]), y[1])
     again = MovieCNN(5, 6, channels=4, dtype=dtype, generator=seeded(0))
     assert torch.equal(again(x), y)
+
+
+@pytest.mark.parametrize("clutter_db", [0.0, 10.0, 20.0])
+def test_live_training_separates_at_every_clutter(clutter_db):
+    def draw(count, generator):
+        return recipes.bubbles(count, generator, clutter_db)
+
+    data, held_out = recipes.movies(100, 30, draw)
+    *steps, p = recipes.live(3, data, held_out, 31, clutter_db, (80, 10))
+    assert [q.step for q in (*steps, p)] == list(range(1, 91)) and p.steps == 90
+    x, parts = draw(50, seeded(32))
+    assert recipes.error_db(p.model.network, (x, parts.S)) < -3

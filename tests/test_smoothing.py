@@ -120,8 +120,8 @@ def test_bad_input_is_named():
 
     with pytest.raises(ValueError, match="beliefs: got no covariances"):
         rts(history(filtered(x, model, constant, start)))
-    with pytest.raises(ValueError, match="F: got a function"):
-        by_gradient(x, model._replace(F=torch.sin), [0.1], start)
+    with pytest.raises(ValueError, match="first: got shape"):
+        by_gradient(x, model, [0.1], start, first=x)
     with pytest.raises(ValueError, match="Q: got a singular"):
         by_gradient(x, model._replace(Q=0 * model.Q), [0.1], start)
     with pytest.raises(ValueError, match="x: got shape"):

@@ -464,6 +464,26 @@ def test_a_learned_covariance_starts_where_told_and_stays_one():
         Covariance(torch.zeros(2, 2, dtype=D))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, D])
+def test_a_learned_covariance_stays_finite_whatever_a_line_search_tries(dtype):
+    made = Covariance(torch.eye(2, dtype=dtype))
+    for size in (-1e4, 1e4):
+        with torch.no_grad():
+            made.log_diagonal.fill_(size)
+        Sigma = made()
+        assert Sigma.isfinite().all() and (Sigma.diagonal() > 0).all()
+
+
+def test_noise_is_learned_from_a_start_far_off():
+    """A wrong F, little noise, a Q ten thousand times too large: L-BFGS once left all floats."""
+    true, start = constant_velocity(0.1, 0.25, 0.01), known(2)
+    x, s, _ = draw(true, horizon=100, count=5, seed=6, start=start)
+    wrong = true._replace(F=true.F @ rotation(-2), Q=100 * torch.eye(2, dtype=D))
+    module = LearnedNoise(wrong, start, learn=("Q",))
+    first, *_, p = fitting(module, lambda: (module(x).s - s)[..., 0, 0].square().mean(), 30, 1e-6)
+    assert p.loss <= first.loss and torch.linalg.eigvalsh(module.model.Q).min() >= 0
+
+
 def test_untrained_learned_noise_is_the_kalman_filter():
     model, start = MODELS["random"]
     x, _, _ = draw(model, start=start)

@@ -42,6 +42,10 @@ GOALS = {
     "noisy_250": {"alista": -18.0, "cpss": -18.0, "lista": -18.0},
     "scalars": {"admm_layers_k5_n1000": -31.0, "ista_layers_k6_n1000": -26.7},
     "corona": {"corona_k3_n400": -7.5, "corona_k5_n400": -9.5},
+    "kalmannet": {"one": -7.25, "three": -7.25, "unsupervised": -7.25},  # MSE in dB; optimum -7.35
+    "kalmannet_turned": {"one": -7.02},  # optimum -7.32
+    "kalmannet_lorenz": {"kalmannet": -13.0},
+    "kalmannet_weather": {"compressed": 3.6},  # the robust filter: 3.65
 }
 
 

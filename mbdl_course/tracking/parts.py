@@ -6,7 +6,7 @@ from torch import nn
 from mbdl_course.fold import accumulate, repeat, until
 from mbdl_course.learn import Progress
 
-from .algorithm import Gain, checked_model, filtered, history
+from .algorithm import Belief, Gain, checked_model, filtered, history
 from .problem import apply, square_root
 
 # ---- Model-based parts -------------------------------------------------------------------------
@@ -28,6 +28,10 @@ def extended(model):
     """The Kalman gain of the model linearised at the estimate, with Jacobians of F and H by
     automatic differentiation; the expected values are F(ŝ) and H(F(ŝ)) themselves."""
     checked_model(model)
+    return linearising(model)
+
+
+def linearising(model):
     eye = torch.eye(model.Q.shape[-1]).to(model.Q)
 
     def gain(belief, x, seen=None):
@@ -121,6 +125,62 @@ def steady(model):
     return gain
 
 
+def robust(model, most=1.5):
+    """The extended Kalman gain, with R grown where an innovation is too long to be believed.
+
+    d = sqrt(νᵀ S⁻¹ ν / n) above `most`: R becomes R (d / most)², so that one outlier moves the
+    estimate by a bounded amount. An M-estimate's weights, after Huber 1964, doi
+    10.1214/aoms/1177703732, in one step. ValueError unless most > 0.
+    """
+    if not most > 0:
+        raise ValueError(f"most: got {most!r}, expected a positive number of deviations")
+    plain = extended(model)
+
+    def gain(belief, x, seen=None):
+        g = plain(belief, x, seen)
+        v = x - g.x if seen is None else torch.where(seen, x - g.x, 0)
+        d2 = (v * torch.linalg.solve(g.S, v)).sum((-2, -1), keepdim=True) / v.shape[-2]
+        grown = model.R * (d2 / most**2).clamp(min=1)
+        return linearising(model._replace(R=grown))(belief, x, seen)
+
+    return gain
+
+
+def switching(model, Rs, stay):
+    """A gain for noise whose covariance is one of Rs (modes, n, n), by a chain nobody sees.
+
+    Each mode has its Kalman gain K_j; p_j ∝ π_j N(ν; 0, S_j), K = Σ p_j K_j, and Σ is that of the
+    mixture, put back together in each step (generalised pseudo-Bayes of order 1). The chain stays
+    with probability `stay`, else jumps to another mode, all alike. After Ackerson, Fu 1970, "On
+    State Estimation in Switching Environments", IEEE Trans. Automatic Control 15. ValueError for
+    fewer than two modes, or no probability.
+    """
+    count = len(Rs)
+    if count < 2 or not 0 <= stay <= 1:
+        raise ValueError(f"Rs, stay: got {count} modes, {stay!r}, expected 2 or more, and 0 to 1")
+    eye = torch.eye(count).to(Rs)
+    jump = stay * eye + (1 - stay) / (count - 1) * (1 - eye)
+    modes = linearising(model._replace(R=Rs))
+
+    def gain(belief, x, seen=None):
+        if seen is not None:
+            raise ValueError("xs: got missing entries, expected none")
+        Sigma = claimed(belief)
+        g = modes(Belief(belief.s.unsqueeze(-3), Sigma.unsqueeze(-3)), x.unsqueeze(-3))
+        v = x.unsqueeze(-3) - g.x
+        before = torch.full((count,), 1 / count).to(x) if belief.memory is None else belief.memory
+        prior = before @ jump
+        score = (v * torch.linalg.solve(g.S, v)).sum((-2, -1)) + torch.logdet(g.S)
+        p = (prior.log() - score / 2).softmax(-1)
+        w = p[..., None, None]
+        K = (w * g.K).sum(-3)
+        away = (g.K - K.unsqueeze(-3)) @ v
+        Sigma = (w * (g.Sigma + away @ away.mT)).sum(-3)
+        return Gain(K, g.s.squeeze(-3), g.x.squeeze(-3), Sigma, memory=p)
+
+    return gain
+
+
 def solved(C, S, seen):
     """K = C S⁻¹, and S; entries of x that are not seen get no gain and leave S the identity's."""
     if seen is not None:
@@ -174,7 +234,8 @@ class Covariance(nn.Module):
         self.log_diagonal = nn.Parameter(L.diagonal(dim1=-2, dim2=-1).log())
 
     def forward(self):
-        L = self.below.tril(-1) + torch.diag_embed(self.log_diagonal.exp())
+        # a line search may try a huge step: between these bounds float32 holds L and its square
+        L = self.below.tril(-1) + torch.diag_embed(self.log_diagonal.clamp(-40, 40).exp())
         return L @ L.mT
 
 

@@ -180,6 +180,28 @@ def simulated(model, start, noise):
     return x, s[1:]
 
 
+def chain(horizon, count, modes, stay, generator):
+    """Which of `modes` holds, (horizon, count), whole numbers: a Markov chain that stays with this
+    probability, else jumps to another, all alike; the first is any. Noise that changes is
+    `noise._replace(w=deviations[chain(...)][..., None, None] * noise.w)`."""
+    if not isinstance(modes, int) or modes < 2 or not 0 <= stay <= 1:
+        raise ValueError(f"modes, stay: got {modes!r}, {stay!r}, expected 2 or more, and [0, 1]")
+    first = torch.randint(modes, (1, count), generator=generator)
+    jumps = torch.rand(horizon - 1, count, generator=generator) >= stay
+    by = torch.randint(1, modes, (horizon - 1, count), generator=generator)
+    return torch.cat([first, jumps * by]).cumsum(0) % modes
+
+
+def spots(p, size=12, width=0.5, span=3.0):
+    """Images (..., size, size) of a bright spot at each p (..., 2, 1), row and column.
+
+    exp(−d²/(2 width²)) at distance d from p, on pixels from −span to span both ways.
+    """
+    grid = torch.linspace(-span, span, size).to(p)
+    row, column = ((-((grid - at) ** 2) / (2 * width**2)).exp() for at in p.unbind(-2))
+    return row[..., None] * column[..., None, :]
+
+
 def attractor(count, generator, dtype=torch.float64):
     """Independent states (count, 3, 1) on the Lorenz attractor: 15 time units after random ones."""
     flow = lorenz(0.01, 0.0, 0.0, dtype=dtype).F

@@ -17,7 +17,7 @@ from torch import nn
 from mbdl_course import learn
 from mbdl_course.networks import parameters
 
-from . import lowrank, sparse, unrolling
+from . import lowrank, smoothing, sparse, tracking, unrolling
 from .common import MATRIX_SEED, SEEDS, TEST_SEED, VALIDATION_SEED, nmse_db, training_set, values
 from .sparse import DEPTHS, SIZES, SNR_DB, heartbeats, noiseless, noisy, wrong_matrix
 
@@ -27,7 +27,7 @@ __all__ = [
     "test_set", "training_set", "values", "wrong_matrix",
 ]  # fmt: skip
 
-FILES = {**lowrank.FILES, **sparse.FILES, **unrolling.FILES}
+FILES = {**lowrank.FILES, **smoothing.FILES, **sparse.FILES, **tracking.FILES, **unrolling.FILES}
 
 
 def test_set(name):

@@ -24,9 +24,18 @@ DEPTHS, MOVIES = (1, 3, 5, 7), (25, 100, 400)  # layers; n_train, for three laye
 CLUTTER_DB, SNR_DB = 0.0, 26.0  # noise of 0.05, as in the reduced study this one follows
 
 
-def start(depth):
-    """(μ, ρ_S, ρ_L) of each layer to start from: S waits for one step, until there is an L."""
-    return [(1.0, 5.0, 3.0)] * (depth > 1) + [(1.0, 0.3, 3.0)] * max(depth - 1, 1)
+def start(depth, clutter_db=CLUTTER_DB):
+    """(μ, ρ_S, ρ_L) of each layer to start from: S waits for one step, until there is an L.
+
+    One layer cannot wait: it starts from a small step. Tissue stronger than S needs a threshold in
+    proportion before S may start, and larger ones for L.
+    """
+    if depth == 1:
+        return [(0.1, 0.05, 3.0)]
+    if clutter_db <= 0:
+        return [(1.0, 5.0, 3.0)] + [(1.0, 0.3, 3.0)] * (depth - 1)
+    first = (1.0, 5.0 * 10 ** (clutter_db / 20), 12.0)
+    return [first, *[(1.0, 0.3, 12.0)] * (depth - 2), (1.0, 0.3, 6.0)]
 
 
 # ---- Problems: draw(count, generator) -> (x, Parts) --------------------------------------------
@@ -82,9 +91,22 @@ def separated(network, data, held_out, stage, seed, both=True):
 def unfolded(depth, data, held_out, seed, steps=400, dtype=torch.complex64):
     """The 3 depth numbers of ISTA, trained; and CORONA, filled with them and trained on."""
     only = Unfolded(ista, Thetas(start(depth)))
-    separated(only, data, held_out, Stage(300, 5e-2), seed)
+    rate = 5e-2 if depth > 1 else 5e-3  # of one layer, larger steps end at zero
+    separated(only, data, held_out, Stage(300, rate), seed)
     layers = CORONA(values(only), dtype=dtype)
     return only, separated(layers, data, held_out, Stage(steps, 3e-3), seed + 200)
+
+
+def live(depth, data, held_out, seed, clutter_db=CLUTTER_DB, steps=(100, 50)):
+    """Thresholds, then CORONA filled with them, in seconds: one iterator of training."""
+    only, total = Unfolded(ista, Thetas(start(depth, clutter_db))), sum(steps)
+    stage = Stage(steps[0], 5e-2 if depth > 1 else 5e-3)
+    for p in separating(only, data, held_out, stage, seed):
+        yield p._replace(steps=total)
+    layers = CORONA(values(only), dtype=data[0].dtype)
+    rate = 2e-3 / max(1, 10 ** (clutter_db / 20))  # what a kernel lets slip is multiplied by tissue
+    for p in separating(layers, data, held_out, Stage(steps[1], rate), seed + 1):
+        yield p._replace(step=steps[0] + p.step, steps=total)
 
 
 def black_box(data, held_out, seed, dtype=torch.complex64):
