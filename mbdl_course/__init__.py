@@ -18,6 +18,7 @@ chapter                               module
 09 The Kalman filter                  ``tracking``, ``smoothing``
 10 KalmanNet                          ``tracking``
 11 Neural augmentation                ``smoothing``
+13 Direction of arrival               ``doa``
 ====================================  =======================================================
 
 Under all chapters: ``fold`` (the loop), ``prox``, ``operators``; ``unfold``, ``networks``,

@@ -16,7 +16,8 @@ from .networks import mlp
 
 __all__ = [
     "Augmented", "GraphNetwork", "Iterate", "Iterates", "Smoothed", "augmented", "by_gradient",
-    "changes", "detached", "largest_step", "messages", "rts", "silent", "uncorrected", "weighted_error",
+    "changes", "detached", "largest_step", "messages", "rts", "silent", "uncorrected",
+    "weighted_error",
 ]  # fmt: skip
 
 

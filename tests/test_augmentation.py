@@ -12,6 +12,7 @@ from mbdl_course.smoothing import (
     augmented,
     by_gradient,
     changes,
+    largest_step,
     messages,
     rts,
     silent,
@@ -122,6 +123,18 @@ def test_climbing_improves_on_the_extended_smoother():
     assert after < 1e-3 < before
 
 
+def test_the_largest_step_is_where_climbing_turns_into_flying():
+    one = torch.ones(1, 1, dtype=D)
+    walk = Model(one, one, one, one)
+    assert largest_step(walk) == pytest.approx(0.4)
+    x = torch.randn(200, 1, 1, 1, generator=seeded(9), dtype=D)
+    start, size = Belief(0 * one, one), []
+    for factor in (0.98, 1.02):
+        *_, s = by_gradient(x, walk, repeat(factor * largest_step(walk), 3000), start)
+        size.append(s.abs().max())
+    assert size[0] < 10 and size[1] > 1e6
+
+
 # ---- the network ----
 
 
@@ -213,6 +226,11 @@ def test_convincing_needs_more_than_chance():
     assert recipes.convincing(0.8 * old, old, s)
     assert not recipes.convincing(old, old, s)
     assert not recipes.convincing(torch.randn(200, 4, 1, 1, generator=g), old, s)
+    new = old.clone()
+    new[:30] *= 0.5  # better in three blocks of twenty
+    one, many = new[:, :1].expand(-1, 50, -1, -1), old[:, :1].expand(-1, 50, -1, -1)
+    assert recipes.convincing(one, many, 0 * many)  # fifty copies look like evidence
+    assert not recipes.convincing(one, many, 0 * many, alike=True)
 
 
 @pytest.mark.parametrize("n_train", [100, 400, 1600])
@@ -273,6 +291,20 @@ def test_on_the_attractor_it_beats_the_extended_smoother(order, published):
 
 
 def test_the_graph_network_alone_needs_many_times_the_data():
+    """At least five times, read off between the sizes on log axes."""
     mse = by_seed("augmentation_lorenz")
+    sizes = torch.tensor([*recipes.SIZES, recipes.MORE]).log()
+    alone = torch.stack([mse[f"alone_n{n}"].mean().log() for n in (*recipes.SIZES, recipes.MORE)])
+    assert (alone.diff() <= 0).all()
     for order in (1, 2):
-        assert mse[f"hybrid_j{order}_n400"].mean() < mse["alone_n6400"].mean()  # 16 times
+        for n in recipes.SIZES:
+            wanted = mse[f"hybrid_j{order}_n{n}"].mean().log()
+            later = int((alone <= wanted).to(int).argmax())  # the first size that is good enough
+            if later == 0:  # none is
+                assert wanted < alone[-1]
+                continue
+            part = (alone[later - 1] - wanted) / (alone[later - 1] - alone[later])
+            needed = (sizes[later - 1] + part * (sizes[later] - sizes[later - 1])).exp()
+            assert needed > 5 * n, (order, n)
+    for order in (1, 2):  # sixteen times
+        assert mse[f"hybrid_j{order}_n1600"].mean() < mse["alone_n25600"].mean()
