@@ -570,6 +570,7 @@ WRONG = {
     "lucky_or_better": [
         ("bool(new.mean() < old.mean())", "inside its standard error"),
         ("bool((old - new).mean() > 2 * (old - new).std() / len(old) ** 0.5)", "three were asked"),
+        ("bool((old - new).mean() > 2.5 * (old - new).std() / len(old) ** 0.5)", "three were"),
         ("bool((old - new).mean() > 3 * (old - new).std())", "denied"),
         ("bool((new - old).mean() > 3 * (old - new).std() / len(old) ** 0.5)", "denied"),
         ("bool(old.mean() - new.mean() > 3 * old.std() / len(old) ** 0.5)", "block by block"),

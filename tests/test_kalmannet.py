@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from mbdl_course import tracking
+from mbdl_course import show, tracking
 from mbdl_course.fold import islice, repeat
 from mbdl_course.learn import Stage, seeded, training
 from mbdl_course.networks import parameters
@@ -297,8 +297,12 @@ def test_modes_that_are_all_alike_are_the_kalman_filter():
     b = history(filtered(X, MODEL, switching(MODEL, MODEL.R.expand(3, 2, 2), 0.9), START))
     close(b.s, KALMAN.s)
     close(b.Sigma, KALMAN.Sigma.expand_as(b.Sigma))
-    with pytest.raises(ValueError, match="1 modes"):
-        switching(MODEL, MODEL.R[None], 0.9)
+    jump = torch.full((3, 3), 0.05, dtype=D) + 0.85 * torch.eye(3, dtype=D)
+    told = history(filtered(X, MODEL, switching(MODEL, MODEL.R.expand(3, 2, 2), jump), START))
+    close(told.s, KALMAN.s)
+    for Rs, stay in ((MODEL.R[None], 0.9), (MODEL.R.expand(3, 2, 2), 0.9 * jump)):
+        with pytest.raises(ValueError, match="modes"):
+            switching(MODEL, Rs, stay)
 
 
 def test_modes_find_the_noise_that_changes():
@@ -365,3 +369,18 @@ def test_a_base_answers_the_same_slot():
 
     b = history(filtered(X, MODEL, KalmanNet(MODEL, NETWORKS["one"](), base=fixed), START))
     close(b.gain.K, 0.5 * torch.eye(2, dtype=D).expand_as(b.gain.K))
+
+
+# ---- Figures ----------------------------------------------------------------------------------
+
+
+def test_paths_in_space_and_quiet_lines():
+    points = torch.randn(20, 3, generator=seeded(14))
+    figure = show.space({"one": [("truth", points)], "two": [("truth", points)]})
+    assert len(figure.axes) == 2 and len(figure.axes[0].lines) == 1
+    figure, update = show.live_lines(
+        [{"title": "a"}, {"title": "b"}],
+        {"shown": (0, "truth"), "quiet": (1, "truth", {"label": "_"})},
+    )
+    update({"quiet": ([0, 1], [2, 3])})
+    assert [axes.get_legend() is not None for axes in figure.axes] == [True, False]

@@ -151,15 +151,24 @@ def switching(model, Rs, stay):
 
     Each mode has its Kalman gain K_j; p_j ∝ π_j N(ν; 0, S_j), K = Σ p_j K_j, and Σ is that of the
     mixture, put back together in each step (generalised pseudo-Bayes of order 1). The chain stays
-    with probability `stay`, else jumps to another mode, all alike. After Ackerson, Fu 1970, "On
+    with probability `stay`, else jumps to another mode, all alike; or `stay` is the chain itself,
+    the probabilities (modes, modes) of going from a row to a column. After Ackerson, Fu 1970, "On
     State Estimation in Switching Environments", IEEE Trans. Automatic Control 15. ValueError for
-    fewer than two modes, or no probability.
+    fewer than two modes, or no probabilities.
     """
     count = len(Rs)
-    if count < 2 or not 0 <= stay <= 1:
-        raise ValueError(f"Rs, stay: got {count} modes, {stay!r}, expected 2 or more, and 0 to 1")
-    eye = torch.eye(count).to(Rs)
-    jump = stay * eye + (1 - stay) / (count - 1) * (1 - eye)
+    if isinstance(stay, torch.Tensor):
+        jump = stay.to(Rs)
+        good = jump.shape == (count, count) and (jump >= 0).all()
+        good = good and (jump.sum(-1) - 1).abs().max() < 1e-4
+    else:
+        eye, good = torch.eye(count).to(Rs), 0 <= stay <= 1
+        jump = stay * eye + (1 - stay) / max(count - 1, 1) * (1 - eye)
+    if count < 2 or not good:
+        raise ValueError(
+            f"Rs, stay: got {count} modes and {stay!r}, expected 2 or more, and a probability or a "
+            f"matrix of them whose rows sum to one"
+        )
     modes = linearising(model._replace(R=Rs))
 
     def gain(belief, x, seen=None):
