@@ -45,7 +45,7 @@ GOALS = {
     "augmentation_lorenz": {"hybrid_j1_n6400": -12.5, "hybrid_j2_n6400": -13.0},  # -8.2, -8.6
     "corona": {"corona_k3_n400": -7.5, "corona_k5_n400": -9.5},
     "kalmannet": {"one": -7.25, "three": -7.25, "unsupervised": -7.25},  # MSE in dB; optimum -7.35
-    "kalmannet_turned": {"one": -7.02},  # optimum -7.32
+    "kalmannet_turned": {"one": -7.05},  # optimum -7.35
     "kalmannet_lorenz": {"kalmannet": -13.0},
     "kalmannet_weather": {"compressed": 3.6},  # the robust filter: 3.65
 }
@@ -109,7 +109,8 @@ class TestFile:
 
 def test_all_of_it_stays_small():
     assert sum(f.stat().st_size for f in learn.weights_dir().glob("*.safetensors")) < 40e6
-    assert sum(entry["seconds"] for entry in manifest().values()) < 3 * 3600
+    # two files at a time on two cores, as `weights` makes them: within three hours
+    assert sum(entry["seconds"] for entry in manifest().values()) < 2 * 3 * 3600
 
 
 @pytest.mark.parametrize("name", GOALS)
