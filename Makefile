@@ -43,8 +43,9 @@ lab: $(VENV)/lab
 
 # The report comes before pytest so that pytest's closing line is the last one.
 test: lint report
-	MBDL_SYNC=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadscope --nbval-lax \
-	    --nbval-current-env --nbval-cell-timeout=120 tests chapters $(ARGS)
+	MBDL_SYNC=1 OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadscope \
+	    --no-loadscope-reorder --nbval-lax --nbval-current-env --nbval-cell-timeout=120 \
+	    tests chapters $(ARGS)
 
 lint: $(VENV)/test
 	$(PY) -m ruff check .

@@ -505,7 +505,7 @@ def test_sweep_bad_input(tmp_path, changes, kind, message):
 
 def test_study_of_a_notebook_cell_does_not_go_to_workers(monkeypatch):
     monkeypatch.setattr(echo, "__module__", "__main__")
-    monkeypatch.delattr(sys.modules["__main__"], "__file__")
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
     with pytest.raises(ValueError, match="study cannot be imported"):
         quiet(echo, {"n": [1]}, workers=2)
 
