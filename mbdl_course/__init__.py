@@ -19,6 +19,8 @@ chapter                               module
 10 KalmanNet                          ``tracking``
 11 Neural augmentation                ``smoothing``
 13 Direction of arrival               ``doa``
+14 MIMO detection                     ``mimo``
+15 Channels with memory               ``equalize``
 ====================================  =======================================================
 
 Under all chapters: ``fold`` (the loop), ``prox``, ``operators``; ``unfold``, ``networks``,

@@ -3,8 +3,11 @@
 import hashlib
 import json
 import os
+import wave
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import torch
 
 # What PyWavelets ships as pywt/data/NAME.npz: dtype, shape, SHA-256 of the array's bytes.
@@ -19,6 +22,10 @@ SERIES = {
     "nile": "88e97bea7249e5832a85e41aec6ce4b8f7b1b14aae930c8363da7f193286b598",
     "co2": "7d077399889a653ed32d67760860eb152bf8b0f9cec6bf0763902af010bf9dfe",
 }
+RECORDING = (
+    "two_talkers.wav",
+    "d5f96c5248373a12c2e61212d602ab6b19c9e4987cc51421de084f74b04aec08",
+)
 REMEDY = "bring it with: python -m pip install --force-reinstall --no-deps PyWavelets"
 
 
@@ -72,6 +79,34 @@ def co2():
     Data on Global Change", U.S. Department of Energy. Raises as `ecg` does.
     """
     return _series("co2")
+
+
+def recording(path=None):
+    """(signals (channels, time), float64; samples per second) of a multichannel recording.
+
+    path: a .wav of 16-bit samples (-1 to 1 here), or a .npz with arrays `signals` and `rate`.
+    Unless given, two talkers in a small simulated room, at 20 and -35 degrees, heard by eight
+    microphones 5 cm apart (data/room.py made it). Raises FileNotFoundError where there is no file,
+    ValueError where it is damaged or of another kind.
+    """
+    file = data_dir() / RECORDING[0] if path is None else Path(path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is missing, expected a recording")
+    if path is None and (found := hashlib.sha256(file.read_bytes()).hexdigest()) != RECORDING[1]:
+        raise ValueError(f"{file} has the SHA-256 {found}, expected {RECORDING[1]}")
+    try:
+        signals, rate = (_npz if file.suffix == ".npz" else _wav)(file)
+    except (wave.Error, EOFError, KeyError, OSError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{file} cannot be read ({type(error).__name__}: {error}), expected a .wav of 16 bit, "
+            "or a .npz with `signals` (channels, time) and `rate`"
+        ) from error
+    if signals.ndim != 2 or not signals.numel() or not signals.isfinite().all() or not rate > 0:
+        raise ValueError(
+            f"{file} holds signals of shape {tuple(signals.shape)} at {rate} samples per second, "
+            "expected finite (channels, time) and a positive rate"
+        )
+    return signals, rate
 
 
 def reference(name):
@@ -130,7 +165,7 @@ def split_in_time(signal, train=0.5, validation=0.2):
 def check():
     """One (name, ok, message) per thing the chapters read: the data folder, then each data set."""
     reads = {"data folder": data_dir} | {n: lambda n=n: _packaged(n) for n in PACKAGED}
-    reads |= {n: lambda n=n: _series(n) for n in SERIES}
+    reads |= {n: lambda n=n: _series(n) for n in SERIES} | {"talkers": lambda: recording()[0]}
     lines = []
     for name, read in reads.items():
         try:
@@ -163,6 +198,21 @@ def _packaged(name):
     if found != PACKAGED[name]:
         raise ValueError(f"{file} holds {found}, expected {PACKAGED[name]}: {REMEDY}")
     return torch.tensor(values, dtype=torch.float64)
+
+
+def _wav(file):
+    with wave.open(str(file)) as sound:
+        channels, width, rate, count, *_ = sound.getparams()
+        if width != 2:
+            raise ValueError(f"{8 * width} bits a sample")
+        samples = np.frombuffer(sound.readframes(count), "<i2").reshape(-1, channels)
+    return torch.tensor(samples.T / 2**15, dtype=torch.float64), rate
+
+
+def _npz(file):
+    with np.load(file, allow_pickle=False) as arrays:
+        signals, rate = arrays["signals"], float(arrays["rate"])
+    return torch.tensor(signals, dtype=torch.float64), rate
 
 
 def _series(name):

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 
-from . import lowrank, smoothing, sparse, tracking
+from . import lowrank, mimo, smoothing, sparse, tracking
 from .learn import seeded
 from .prox import row_threshold, singular_value_threshold, soft_threshold
 
@@ -928,3 +928,281 @@ def lucky_or_better(answer):
     outlier = torch.tensor([1.0] * 9 + [-20.0], dtype=torch.float64)
     assert not verdict(old, old - outlier), "Nine blocks gain a little, one loses a lot: the mean."
     return "Paired, and three standard errors: so a handful of data seldom makes things worse."
+
+
+# ---- Chapter 13 --------------------------------------------------------------------------------
+
+
+def hermitian(count, n, seed):
+    """Random covariances (count, n, n), and the generator they came from."""
+    g = seeded(seed)
+    A = torch.randn(count, n, 3 * n, generator=g, dtype=torch.complex128)
+    return A @ A.mH / (3 * n), g
+
+
+@exercise
+def grating_lobe(answer):
+    value = number(answer)
+    right = math.degrees(math.asin(0.5 - 1 / 0.8))
+    assert abs(value - math.radians(right)) > 1e-2, "In degrees, please."
+    assert abs(value + right) > 0.6, "Mind the sign: the sine must fall by 1/0.8, not rise past 1."
+    assert abs(value + 30) > 0.6, "−30° has the conjugate phases, not the same ones."
+    assert abs(value - 30) > 0.6, "That is the source itself. Where do the phases come round again?"
+    assert abs(value - right) < 0.6, "The sines of the two differ by 1/0.8, one turn of the phase."
+    return (
+        "Sine 0.5 − 1.25 = −0.75: two directions, one response. No algorithm can tell them apart."
+    )
+
+
+@exercise
+def backwards(answer):
+    R, _ = hermitian(4, 5, 50)
+    got, back = tensor(answer(R.clone()), R), R.flip(-1, -2)
+    assert not near(got, (R + back) / 2), "Conjugate what is read backwards."
+    assert not near(got, (R + R.conj()) / 2), "Read rows and columns from the other end."
+    assert not near(got, (R + R.flip(-1).conj()) / 2), "Both rows and columns are exchanged."
+    assert not near(got, R + back.conj()), "The mean of two is half of their sum."
+    assert near(got, (R + back.conj()) / 2), "It is not (R + J R̄ J)/2."
+    return "Twice as many looks at the echoes, for one line."
+
+
+@exercise
+def capon(answer):
+    R, g = hermitian(3, 5, 51)
+    H = torch.randn(5, 7, generator=g, dtype=torch.complex128)
+    right = 1 / (H.conj() * torch.linalg.solve(R, H)).sum(-2).real
+    got = given(answer(R.clone(), H.clone()))
+    assert not (isinstance(got, torch.Tensor) and got.is_complex()), "A power is real: take .real."
+    got = tensor(got, right)
+    assert not near(got, (H.conj() * (R @ H)).sum(-2).real), "That is the beam's hᴴRh."
+    assert not near(got, 1 / right), "The power is one over hᴴR⁻¹h."
+    assert not near(got, 1 / (H * torch.linalg.solve(R, H)).sum(-2).real), "hᴴ conjugates h."
+    assert near(got, right), "It is not 1/(hᴴR⁻¹h) of each column."
+    return "A beam that spends its freedom on nulls, and needs an invertible R for it."
+
+
+@exercise
+def most_echoes(answer):
+    value = number(answer)
+    assert value != 8, "Eight sensors, and no room left for noise or subarrays."
+    assert value != 7, "With L = 8 there is one subarray: rank two, however many echoes."
+    assert value != 6, "L = 7 leaves two subarrays and rank four; six echoes need six."
+    assert value != 4, "That is forward smoothing: read backwards, each subarray counts twice."
+    assert value == 5, "Try each L: m is at most L − 1 and at most 2(9 − L)."
+    return "L = 6: five echoes. Forward smoothing alone stops at four."
+
+
+@exercise
+def surrogate(answer):
+    g = seeded(52)
+    K = torch.randn(3, 5, 5, generator=g, dtype=torch.complex128)
+    got = tensor(answer(K.clone(), 0.1), K)
+    assert near(got, got.mH), "It is not Hermitian."
+    least = torch.linalg.eigvalsh(got).min().item()
+    assert least > 0.1 - 1e-9, f"Its least eigenvalue is {least:.3g}, expected 0.1 or more."
+    R, _ = hermitian(3, 5, 53)
+    of_R = tensor(answer(R.clone(), 0.1), R)
+    assert near(of_R @ R, R @ of_R), "Of a Hermitian K it does not keep the eigenvectors."
+    basis = torch.linalg.eigh(R)[1]
+    values = (basis.mH @ of_R @ basis).diagonal(dim1=-2, dim2=-1).real
+    assert (values.diff() > 1e-9).all(), "The order of the eigenvalues is lost: whose are largest?"
+    assert near(answer(K.clone(), 0.3) - answer(K.clone(), 0.1), 0.2 * torch.eye(5).to(K)), (
+        "ε must be added to every eigenvalue."
+    )
+    return "K Kᴴ + εI: a covariance whatever the network says, and R's subspace where it says R."
+
+
+# ---- Chapter 14 --------------------------------------------------------------------------------
+
+
+@exercise
+def lost_noise(answer):
+    value = number(answer)
+    right = 10 * math.log10(2)
+    assert abs(value + right) > 0.05, "The noise is too weak, so the SNR is better: positive."
+    assert abs(value - 2 * right) > 0.05, "That is a factor of four: of σ², but each part has half."
+    assert abs(value - right / 2) > 0.05, "Variances, not deviations: 10 log10 of their ratio."
+    assert abs(value - 2) > 0.05, "That is the factor. In dB, please."
+    assert abs(value - right) < 0.05, "What variance should each part have, and which does it get?"
+    return "σ²/4 in the place of σ²/2: 3 dB, which no detector earns."
+
+
+@exercise
+def cancelled(answer):
+    g = seeded(41)
+    H = torch.randn(5, 3, generator=g, dtype=torch.float64)
+    x = torch.randn(6, 5, 1, generator=g, dtype=torch.float64)
+    e = 2 * torch.rand(6, 3, 1, generator=g, dtype=torch.float64) - 1
+    right = x - H @ e + H * e.mT
+    got = tensor(answer(x.clone(), H.clone(), e.clone()), right)
+    assert not near(got, (x - H @ e).expand_as(got)), "User k's own part is gone as well."
+    assert not near(got, x + H @ e - H * e.mT), "The sign: interference is subtracted."
+    assert not near(got, x - H * e.mT), "That cancels the user itself and keeps all others."
+    assert near(got, right), "z_k = x − Σ h_l e_l over all l other than k, in column k."
+    return "Cancel everybody, give each its own part back: no loop over users."
+
+
+@exercise
+def symbol_errors(answer):
+    wrong = torch.rand(500, 6, 1, generator=seeded(42)) < 0.2
+    real, imaginary = wrong.chunk(2, -2)
+    value = number(answer(wrong.clone()))
+    right = (real | imaginary).double().mean().item()
+    next_to = (wrong[:, ::2] | wrong[:, 1::2]).double().mean().item()
+    assert abs(value - wrong.double().mean().item()) > 1e-6, "That is the bit error rate."
+    assert abs(value - wrong.any(-2).double().mean().item()) > 1e-6, (
+        "That counts vectors with an error: up to m times the symbol error rate."
+    )
+    assert abs(value - (real & imaginary).double().mean().item()) > 1e-6, "One wrong bit is enough."
+    assert abs(value - next_to) > 1e-6, "Bits k and m + k belong together, not neighbours."
+    assert abs(value - right) < 1e-6, f"Expected {right:.4f}, got {value:.4f}."
+    return "A symbol is wrong where either of its bits is."
+
+
+@exercise
+def fair_channel(answer):
+    g = seeded(43)
+    H = torch.randn(4, 3, generator=g, dtype=torch.float64)
+    s = mimo.symbols(60, 3, 1, generator=g, dtype=torch.float64)
+    x = H @ s + 0.7 * torch.randn(60, 4, 1, generator=g, dtype=torch.float64)
+    found = given(answer(x.clone(), s.clone()))
+    assert isinstance(found, tuple) and len(found) == 2, "Return two: the channel and the variance."
+    got, left = tensor(found[0], H), number(found[1])
+    right = torch.linalg.solve((s @ s.mT).sum(0), (s @ x.mT).sum(0)).mT
+    total = (x - right @ s).square().sum().item()
+    assert not near(got, (x @ s.mT).mean(0)), (
+        "Nearly: pilots are not exactly orthogonal. Divide by Σ s sᵀ, not by the count."
+    )
+    assert near(got, right), "Minimise Σ‖x − Hs‖² over H: H (Σ s sᵀ) = Σ x sᵀ."
+    assert abs(left - total / (60 * 4)) > 1e-6, (
+        "The channel took m of the count with it: divide less."
+    )
+    assert abs(left - total / 57) > 1e-6, (
+        "That is of a whole vector; each of n entries has its own."
+    )
+    assert abs(left - (total / (57 * 4)) ** 0.5) > 1e-6, "That is the deviation, not the variance."
+    assert abs(left - total / (57 * 4)) < 1e-6, f"Expected {total / 228:.4f}, got {left:.4f}."
+    return "All that soft interference cancellation needs, from the pilots the network had."
+
+
+@exercise
+def first_inputs(answer):
+    s = mimo.symbols(20, 3, 1, generator=seeded(44))
+    got = tensor(answer(s.clone()), s)
+    assert not near(got, s), (
+        "Those are the true symbols: at detection nobody has them. All for nothing."
+    )
+    assert not near(got, torch.full_like(s, 0.5)), (
+        "0.5 is the probability; the soft symbol is the mean of ±1."
+    )
+    assert near(got, torch.zeros_like(s)), "Before the first iteration nothing is known of them."
+    return "Train on what will be there: e = 0."
+
+
+# ---- Chapter 15 --------------------------------------------------------------------------------
+
+
+@exercise
+def compared_sums(answer):
+    value = number(answer)
+    assert value != 64, "Those are the states; several paths come into each of them."
+    assert value != 12, "A state is all three symbols together: 4 · 4 · 4 of them."
+    assert value != 128, "Two predecessors each belong to binary symbols; here there are four."
+    assert value != 64**2, "Not every state leads to every other: all but one symbol is kept."
+    assert value == 256, f"Not {value:g}: states, 4³, times the symbols that may be forgotten."
+    return "symbols^(memory + 1): the memory is what makes a trellis expensive."
+
+
+@exercise
+def viterbi_step(answer):
+    g = seeded(150)
+    for states in (16, 8, 2):
+        m, ll = torch.randn(2, 3, 5, states, generator=g, dtype=torch.float64)
+        halves = m.unflatten(-1, (2, -1))
+
+        def stepped(best, ll=ll):
+            return best.repeat_interleave(2, -1) + ll
+
+        right, got = stepped(halves.amax(-2)), tensor(answer(m.clone(), ll.clone()), m)
+        assert not near(got, m + ll), "Nobody moves: a path goes from one state to another."
+        assert not near(got, stepped(halves.logsumexp(-2))), "That is sum-product: take the best."
+        pairs = m.unflatten(-1, (-1, 2)).amax(-1)
+        assert not (states > 2 and near(got, stepped(pairs))), (
+            "Those two differ in the newest symbol; it is the oldest that is forgotten."
+        )
+        assert not near(got, torch.cat([halves.amax(-2)] * 2, -1) + ll) or states == 2, (
+            "The newest symbol is the last digit: states 2r and 2r + 1 come from the same two."
+        )
+        assert not near(got, stepped(halves.amin(-2))), "The larger log-probability survives."
+        assert near(got, right), f"It differs with {states} states: best of both, each twice, + ll."
+    return "One maximum and one sum: this is all of Viterbi but the memory of who won."
+
+
+@exercise
+def poisson_likelihood(answer):
+    g, taps, gain = seeded(151), torch.tensor([1.0, 0.6, 0.3], dtype=torch.float64), 7.0
+    x = torch.randint(0, 12, (6, 4), generator=g).double()
+    digits = torch.arange(8)[:, None] // 2 ** torch.arange(3) % 2
+
+    def of(rate):
+        return x[..., None] * rate.log() - rate
+
+    def same(got, wanted):  # up to what is the same for all states
+        return near(got.log_softmax(-1), wanted.log_softmax(-1), 1e-3)  # float32 will do
+
+    u = digits.double() @ taps
+    got = tensor(answer(x.clone(), taps.clone(), gain), of(u + 1))
+    assert not same(got, of(gain * (digits.double() @ taps.flip(0)) + 1)), (
+        "The taps are the wrong way round: the newest symbol is the last binary digit."
+    )
+    assert not same(got, of(gain * (2 * u - taps.sum()).abs() + 1)), "Symbols are 0 and 1, not ±1."
+    assert got.isfinite().all(), "It is not finite: the rate is g u + 1, never zero."
+    assert not same(got, -of(gain * u + 1)), "The sign: log-likelihoods, not costs."
+    assert not same(got, of(gain * u + 1).exp()), "The logarithm, not the probability."
+    rate = gain * u + 1
+    assert not same(got, x[..., None] * rate.log()), "−rate is missing: it depends on the state."
+    assert not same(got, -((x[..., None] - rate) ** 2) / 2), "That is a Gaussian's."
+    assert not same(got, of(u + 1)), "g is missing in the rate."
+    assert same(got, of(rate)), "It should be x log(rate) − rate, rate = g Σ hₖ digitₖ + 1."
+    return "Nothing else in the receiver changes: the slot is all that knows of photons."
+
+
+@exercise
+def bayes_slot(answer):
+    g = seeded(152)
+    log_p = torch.randn(5, 3, 4, generator=g, dtype=torch.float64).log_softmax(-1)
+    share = torch.randn(4, generator=g, dtype=torch.float64).softmax(-1)
+    got = tensor(answer(log_p.clone(), share.clone()), log_p)
+
+    def same(wanted):
+        return near(got.log_softmax(-1), wanted.log_softmax(-1))
+
+    assert not same(log_p), "That is a posterior: it contains how rare the states are."
+    assert not same(log_p + share.log()), "The wrong way: the share is divided out."
+    assert not same(log_p - share), "log_p is a logarithm, the share is not."
+    assert not same(log_p.exp() / share), "The slot takes logarithms."
+    assert same(log_p - share.log()), "By Bayes, p(x | state) ∝ p(state | x) / p(state)."
+    return "Each factor once: the likelihood in the slot, the prior in the transitions."
+
+
+@exercise
+def burst_error(answer):
+    for seed in (153, 154):
+        g = seeded(seed)
+        level = torch.rand(40, generator=g) * 0.3
+        wrong = torch.rand(100, 40, generator=g) < level
+        each = wrong.double().mean(0)
+        right = each.std() / 40**0.5
+        got = given(answer(wrong.clone()))
+        got = torch.as_tensor(got).double()
+        assert got.ndim == 0, f"One number, please, not the shape {tuple(got.shape)}."
+        p = each.mean()
+        assert not near(got, (p * (1 - p) / 4000).sqrt(), 2e-3), (
+            "That takes all symbols for independent: here it is far too short."
+        )
+        assert not near(got, each.std(), 2e-3), "That is the spread of blocks; the mean's is less."
+        assert not near(got, p, 2e-3), "That is the error rate itself."
+        assert 0.95 < got / right < 1.05, (
+            "The standard deviation of the blocks' rates, over √blocks."
+        )
+    return "As many independent looks as there are blocks, not symbols."

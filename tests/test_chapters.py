@@ -81,6 +81,9 @@ MACHINE = r"(?<![\w.:/])(/(?:home|root|Users|tmp)/|[A-Za-z]:\\\\?Users)"
         "09_kalman",
         "10_kalmannet",
         "11_neural_augmentation",
+        "13_direction_of_arrival",
+        "14_mimo_detection",
+        "15_channels_with_memory",
     ],
 )
 def test_is_there(name):

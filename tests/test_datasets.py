@@ -72,7 +72,7 @@ def test_unknown_photograph():
 def test_missing_file(shelf):
     with pytest.raises(FileNotFoundError, match=r"ecg\.npz is missing: .*pip install.*PyWavelets"):
         datasets.ecg()
-    assert [ok for _, ok, _ in datasets.check()] == [True, False, False, False, True, True]
+    assert [ok for _, ok, _ in datasets.check()] == [True, False, False, False, True, True, True]
 
 
 # numpy leaves a truncated archive to the garbage collector, which warns.
@@ -127,6 +127,7 @@ def test_check_is_all_well_here():
         "ascent",
         "nile",
         "co2",
+        "talkers",
     ]
     assert all(ok and isinstance(message, str) for _, ok, message in lines)
 

@@ -146,6 +146,52 @@ def test_whatever_is_answered_there_is_a_verdict(chapter, name, bad):
 
 # What learners write in the place of the dots, and what the message must say.
 WRONG = {
+    "lost_noise": [
+        ("-10 * math.log10(2)", "positive"),
+        ("10 * math.log10(4)", "factor of four"),
+        ("5 * math.log10(2)", "not deviations"),
+        ("2", "In dB, please"),
+        ("10", "What variance"),
+    ],
+    "cancelled": [
+        ("(x - H @ e).expand(-1, -1, 3)", "own part is gone"),
+        ("x + H @ e - H * e.mT", "The sign"),
+        ("x - H * e.mT", "cancels the user itself"),
+        ("x - H @ e", "Expected the shape"),
+        ("x - H @ e + H", "other than k"),
+    ],
+    "symbol_errors": [
+        ("wrong.double().mean()", "bit error rate"),
+        ("wrong.any(-2).double().mean()", "counts vectors"),
+        ("(wrong[:, :3] & wrong[:, 3:]).double().mean()", "One wrong bit"),
+        ("(wrong[:, ::2] | wrong[:, 1::2]).double().mean()", "not neighbours"),
+        ("2 * wrong.double().mean()", "Expected 0."),
+    ],
+    "fair_channel": [
+        ("def my_channel(x, s):\n    return (x @ s.mT).mean(0)", "Return two"),
+        ("def my_channel(x, s):\n    return (x @ s.mT).mean(0), 1.0", "not exactly orthogonal"),
+        ("def my_channel(x, s):\n    return (s @ x.mT).mean(0), 1.0", "Expected the shape"),
+        ("def my_channel(x, s):\n    return 2 * (x @ s.mT).mean(0), 1.0", "Minimise"),
+        *[
+            (
+                "def my_channel(x, s):\n"
+                "    H = torch.linalg.solve((s @ s.mT).sum(0), (s @ x.mT).sum(0)).mT\n"
+                f"    return H, {wrong}",
+                said,
+            )
+            for wrong, said in (
+                ("(x - H @ s).square().mean()", "divide less"),
+                ("(x - H @ s).square().sum() / 57", "whole vector"),
+                ("((x - H @ s).square().sum() / 228) ** 0.5", "the deviation"),
+                ("1.0", "Expected 0."),
+            )
+        ],
+    ],
+    "first_inputs": [
+        ("s", "at detection nobody has them"),
+        ("0.5 * torch.ones_like(s)", "is the probability"),
+        ("torch.ones_like(s)", "nothing is known"),
+    ],
     "count_cpss": [
         ("16 * (250 * 500 + 500**2 + 1)", "W2 is built in"),
         ("250 * 500 + 16", "each has its own"),
@@ -465,6 +511,40 @@ WRONG = {
             "take the largest off",
         ),
     ],
+    "grating_lobe": [
+        ("-0.848", "degrees"),
+        ("48.59", "sign"),
+        ("-30", "conjugate phases"),
+        ("30", "the source itself"),
+        ("90", "differ by"),
+    ],
+    "backwards": [
+        ("(R + R.flip(-1, -2)) / 2", "Conjugate"),
+        ("(R + R.conj()) / 2", "other end"),
+        ("(R + R.flip(-1).conj()) / 2", "Both rows and columns"),
+        ("R + R.flip(-1, -2).conj()", "half"),
+        ("R", "is not"),
+    ],
+    "capon": [
+        ("(H.conj() * (R @ H)).sum(-2).real", "the beam's"),
+        ("(H.conj() * torch.linalg.solve(R, H)).sum(-2).real", "one over"),
+        ("1 / (H * torch.linalg.solve(R, H)).sum(-2).real", "conjugates"),
+        ("1 / (H.conj() * torch.linalg.solve(R, H)).sum(-2)", "real"),
+    ],
+    "most_echoes": [
+        ("8", "no room"),
+        ("7", "one subarray"),
+        ("6", "two subarrays"),
+        ("4", "forward"),
+        ("3", "Try each"),
+    ],
+    "surrogate": [
+        ("K", "not Hermitian"),
+        ("K @ K.mH", "least eigenvalue"),
+        ("K @ K.mH + 2 * floor * torch.eye(5).to(K)", "every eigenvalue"),
+        ("floor * torch.eye(5).to(K).expand_as(K)", "order"),
+        ("torch.linalg.inv(K @ K.mH) + floor * torch.eye(5).to(K)", "order"),
+    ],
     "same_direction": [
         ("49.5", "before the norm"),
         ("1", "by its norm"),
@@ -580,6 +660,64 @@ WRONG = {
         ("10_000", "the black box has"),
         ("500", "Expected 0 or one of"),
         ("'never'", "Expected a number"),
+    ],
+    "compared_sums": [
+        ("64", "Those are the states"),
+        ("12", "4 · 4 · 4"),
+        ("128", "binary symbols"),
+        ("64**2", "Not every state"),
+        ("81", "times the symbols"),
+    ],
+    "viterbi_step": [
+        ("m + log_likelihood", "Nobody moves"),
+        (
+            "m.unflatten(-1, (2, -1)).logsumexp(-2).repeat_interleave(2, -1) + log_likelihood",
+            "sum-product",
+        ),
+        (
+            "m.unflatten(-1, (-1, 2)).amax(-1).repeat_interleave(2, -1) + log_likelihood",
+            "oldest that is forgotten",
+        ),
+        ("torch.cat([m.unflatten(-1, (2, -1)).amax(-2)] * 2, -1) + log_likelihood", "last digit"),
+        (
+            "m.unflatten(-1, (2, -1)).amin(-2).repeat_interleave(2, -1) + log_likelihood",
+            "survives",
+        ),
+    ],
+    "poisson_likelihood": [
+        (
+            "(lambda r: x[..., None] * r.log() - r)(g * ((torch.arange(2 ** len(taps))[:, None]"
+            " // 2 ** torch.arange(len(taps)).flip(0) % 2).to(taps) @ taps) + 1)",
+            "wrong way round",
+        ),
+        (
+            "(lambda r: x[..., None] * r.log())(g * ((torch.arange(2 ** len(taps))[:, None]"
+            " // 2 ** torch.arange(len(taps)) % 2).to(taps) @ taps) + 1)",
+            "rate is missing",
+        ),
+        (
+            "(lambda r: r - x[..., None] * r.log())(g * ((torch.arange(2 ** len(taps))[:, None]"
+            " // 2 ** torch.arange(len(taps)) % 2).to(taps) @ taps) + 1)",
+            "The sign",
+        ),
+        (
+            "(lambda r: -(x[..., None] - r) ** 2 / 2)(g * ((torch.arange(2 ** len(taps))[:, None]"
+            " // 2 ** torch.arange(len(taps)) % 2).to(taps) @ taps) + 1)",
+            "Gaussian",
+        ),
+    ],
+    "bayes_slot": [
+        ("log_p", "That is a posterior"),
+        ("log_p + share.log()", "divided out"),
+        ("log_p - share", "is a logarithm"),
+        ("log_p.exp() / share", "takes logarithms"),
+    ],
+    "burst_error": [
+        ("(wrong.double().mean() * (1 - wrong.double().mean()) / wrong.numel()).sqrt()", "short"),
+        ("wrong.double().mean(0).std()", "spread of blocks"),
+        ("wrong.double().mean(1).std() / len(wrong) ** 0.5", "short"),
+        ("wrong.double().mean(0).std() / len(wrong) ** 0.5", "over √blocks"),
+        ("wrong.double().mean()", "rate itself"),
     ],
 }
 

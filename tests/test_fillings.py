@@ -8,7 +8,8 @@ from itertools import islice, repeat
 import pytest
 import torch
 
-from mbdl_course import lowrank, smoothing, tracking
+from mbdl_course import doa, equalize, lowrank, mimo, smoothing, tracking
+from mbdl_course.fold import estimate
 from mbdl_course.prox import keep_largest
 from mbdl_course.sparse import (
     ALISTA,
@@ -231,3 +232,109 @@ def test_without_a_correction_it_is_the_plain_smoother(correction):
     theirs = smoothing.by_gradient(SEEN, FULL, repeat(1e-3, K), BEGIN)
     for state, s in zip(ours, theirs, strict=True):
         torch.testing.assert_close(state.s, s, atol=1e-12, rtol=0)
+
+
+# ---- Detection: the slot is the decision of a user, or the projection --------------------------
+
+AIR, NOISE = mimo.rayleigh(6, 4, generator=g, dtype=D), 0.3
+SENT = mimo.symbols(9, 4, 1, generator=g, dtype=D)
+HEARD = AIR @ SENT + NOISE**0.5 * torch.randn(9, 6, 1, generator=g, dtype=D)
+RECEIVED = mimo.Received(HEARD, AIR.expand(9, 6, 4), torch.full((9, 1, 1), NOISE, dtype=D))
+DETNET = mimo.DetNet(4, K, generator=g).double()
+TIED = mimo.DetNet(4, K, generator=g, tied=True).double()
+
+
+def by_the_model(rows, noise):
+    """A network for each user that is told x and the others' e, and is the model's own formula."""
+    found = []
+    for k in range(4):
+        x, e = rows[:, k, :6, None], rows[:, k, 6:, None]
+        h, rest = AIR[:, k : k + 1], torch.cat([AIR[:, :k], AIR[:, k + 1 :]], 1)
+        Sigma = noise * torch.eye(6, dtype=D) + (rest * (1 - e.square()).mT) @ rest.mT
+        found.append(2 * h.mT @ torch.linalg.solve(Sigma, x - rest @ e))
+    return torch.cat(found, -2)
+
+
+SIC = mimo.soft_interference_cancellation
+DETECTION = {  # name -> (the method, filled; the classical one)
+    "DeepSIC, its networks the model's formula": lambda: (
+        SIC(HEARD, None, repeat((NOISE,), K), part=mimo.learned_decision(by_the_model), users=4),
+        SIC(HEARD, AIR, repeat((NOISE,), K)),
+    ),
+    "unfolded SIC, noise variances": lambda: (
+        Unfolded(SIC, Thetas((NOISE,), K, dtype=D), H=AIR).states(HEARD),
+        SIC(HEARD, AIR, repeat((NOISE,), K)),
+    ),
+    "DetNet": lambda: (
+        DETNET.states(RECEIVED),
+        mimo.projected_gradient(HEARD, AIR, zip(DETNET.thetas.schedule(0), strict=True)),
+    ),
+    "DetNet, tied": lambda: (
+        TIED.states(RECEIVED),
+        mimo.projected_gradient(HEARD, AIR, zip(TIED.thetas.schedule(0), strict=True)),
+    ),
+    "OAMP-Net": lambda: (
+        mimo.OAMPNet(K).double().states(RECEIVED),
+        mimo.oamp(HEARD, AIR, repeat((1.0, 1.0), K), NOISE),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", DETECTION)
+def test_filled_with_the_model_it_detects_as_the_classical_method(name):
+    learned, classical = map(list, DETECTION[name]())
+    assert len(learned) == len(classical) == K + 1
+    for ours, theirs in zip(learned, classical, strict=True):
+        torch.testing.assert_close(estimate(ours), estimate(theirs), atol=1e-9, rtol=0)
+
+
+def test_subspacenet_that_adds_nothing_is_the_classical_chain():
+    array = doa.uniform_linear(6)
+    scene = doa.scenes(9, 2, array, 30, torch.Generator().manual_seed(2))
+    x = doa.observed(scene, array, 10.0)
+    net = doa.SubspaceNet(doa.Dense(6, generator=torch.Generator().manual_seed(3)).double())
+    for head in (doa.esprit, doa.root_music, doa.music):
+        torch.testing.assert_close(
+            doa.estimated(x, 2, net, head), doa.estimated(x, 2, head=head), atol=1e-10, rtol=0
+        )
+
+
+# ---- Channels with memory: the slot is the likelihood of a state --------------------------------
+
+PILOT = equalize.sent(300, (7,), 3, g, dtype=D)
+LAW, TAPS = equalize.poisson(20.0), equalize.exponential(0.4, 3, dtype=D)
+COUNTS = equalize.received(LAW, TAPS, PILOT)
+TRUE = equalize.channel_likelihood(COUNTS, LAW, TAPS)
+
+
+def bayes(x):
+    """The classifier that a network learns to be, by the model: p(state | x), states all alike."""
+    return equalize.channel_likelihood(x, LAW, TAPS).log_softmax(-1)
+
+
+@pytest.mark.parametrize("detect", [equalize.viterbi, equalize.bcjr], ids=["Viterbi", "BCJR"])
+def test_filled_with_the_true_posterior_viterbinet_and_bcjrnet_are_their_models(detect):
+    ours, theirs = detect(equalize.ViterbiNet(bayes)(COUNTS)), detect(TRUE)
+    assert torch.equal(ours.s.argmax(-1) if detect is equalize.bcjr else ours.s,
+                       theirs.s.argmax(-1) if detect is equalize.bcjr else theirs.s)  # fmt: skip
+    torch.testing.assert_close(ours.states, theirs.states, atol=1e-10, rtol=0)
+
+
+def test_a_receiver_that_is_kept_adapts_to_nothing():
+    code = equalize.hamming_crc(2)
+    heard = list(
+        equalize.adapting([COUNTS[:30]] * 3, equalize.ViterbiNet(bayes), code, equalize.kept, 3)
+    )
+    for h in heard[1:]:
+        assert torch.equal(h.s, equalize.viterbi(TRUE[:30]).s)
+
+
+PARITY, NOISY = equalize.bch_63_45(), equalize.zero_words(5, 3.0, g)
+
+
+@pytest.mark.parametrize("weight", [1.0, torch.ones(432)], ids=["a number", "each edge"])
+def test_with_weights_of_one_it_is_belief_propagation(weight):
+    network = Unfolded(equalize.belief_propagation, Thetas((weight,), 4, dtype=NOISY.dtype), PARITY)
+    classical = equalize.belief_propagation(NOISY, PARITY, repeat(1.0, 4))
+    for (ours, _), (theirs, _) in zip(network.states(NOISY), classical, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)

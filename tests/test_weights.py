@@ -44,10 +44,20 @@ GOALS = {
     "augmentation_linear": {"hybrid_n6400": -10.5},  # MSE in dB; the plain smoother has -9.9
     "augmentation_lorenz": {"hybrid_j1_n6400": -12.5, "hybrid_j2_n6400": -13.0},  # -8.2, -8.6
     "corona": {"corona_k3_n400": -7.5, "corona_k5_n400": -9.5},
+    "deepsic_many": {"deepsic_many": -15.5},
+    "detnet_large": {"detnet_large": -21.5},
+    "deepsic_sizes": {"sequential_n200": -16.0, "sequential_n5000": -19.0},
+    "sliding_rnn": {"n5000": -20.8, "n50000": -22.0},  # 10 log10 of SER; Viterbi: -24.7
+    "mimo_unfolded": {"detnet": -17.0, "oampnet": -17.0},  # OAMP: -16.0, MMSE: -8.1
     "kalmannet": {"one": -7.25, "three": -7.25, "unsupervised": -7.25},  # MSE in dB; optimum -7.35
     "kalmannet_turned": {"one": -7.05},  # optimum -7.35
     "kalmannet_lorenz": {"kalmannet": -13.0},
     "kalmannet_weather": {"compressed": 3.6},  # the robust filter: 3.65
+    "subspacenet": {"subspacenet": -34.0},  # 20 log10 of RMSPE in rad: 0.02; smoothing: 0.049
+    "subspacenet_mixed": {"subspacenet_mixed": -26.0},  # 0.050; smoothing: 0.050
+    "subspacenet_few": {"subspacenet_few": -26.0},
+    "subspacenet_array": {"subspacenet_array": -39.0},
+    "subspacenet_each": {"subspacenet_each": -24.0},
 }
 
 

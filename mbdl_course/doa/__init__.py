@@ -6,18 +6,21 @@ Shmuel, Merkofer, Revach, van Sloun, Shlezinger 2023, "SubspaceNet", arXiv 2306.
 
 `problem` (arrays, scenes, the score of an estimate, Cramér-Rao bounds), `algorithm` (beamformer,
 MVDR, MUSIC, Root-MUSIC, ESPRIT, maximum likelihood, the number of sources), `parts` (what fills the
-slots: covariances, the signal subspace).
+slots: covariances, the signal subspace), `networks` (SubspaceNet, deep augmented MUSIC, a black
+box).
 """
 
 from .algorithm import (
     aic,
     beamformer,
+    calibrated,
     directions,
     esprit,
     estimated,
     inverse,
     maximum_likelihood,
     mdl,
+    minima,
     music,
     mvdr,
     noise_projector,
@@ -25,7 +28,17 @@ from .algorithm import (
     root_music,
     spectrum,
 )
-from .parts import forward_backward, sample_covariance, signal_subspace, smoothed
+from .networks import (
+    AntiRectifier,
+    CovarianceCNN,
+    DeepAugmentedMUSIC,
+    Dense,
+    EncoderDecoder,
+    LeakyReLU,
+    SubspaceNet,
+    through,
+)
+from .parts import forward_backward, lagged, sample_covariance, signal_subspace, smoothed
 from .problem import (
     Array,
     Scenes,
@@ -33,7 +46,9 @@ from .problem import (
     deterministic_bound,
     disturbed,
     doa_error,
+    mean_rmspe,
     mixing,
+    narrowband,
     observed,
     rmspe,
     scenes,
@@ -44,9 +59,11 @@ from .problem import (
 )
 
 __all__ = [
-    "Array", "Scenes", "aic", "beamformer", "coloured", "deterministic_bound", "directions",
-    "disturbed", "doa_error", "esprit", "estimated", "forward_backward", "inverse",
-    "maximum_likelihood", "mdl", "mixing", "music", "mvdr", "noise_projector", "observed",
-    "parabola", "rmspe", "root_music", "sample_covariance", "scenes", "signal_subspace", "smoothed",
-    "spectrum", "steering", "stochastic_bound", "subarray", "uniform_linear",
+    "AntiRectifier", "Array", "CovarianceCNN", "DeepAugmentedMUSIC", "Dense", "EncoderDecoder",
+    "LeakyReLU", "Scenes", "SubspaceNet", "aic", "beamformer", "calibrated", "coloured",
+    "deterministic_bound", "directions", "disturbed", "doa_error", "esprit", "estimated",
+    "forward_backward", "inverse", "lagged", "maximum_likelihood", "mdl", "mean_rmspe", "minima",
+    "mixing", "music", "mvdr", "narrowband", "noise_projector", "observed", "parabola", "rmspe",
+    "root_music", "sample_covariance", "scenes", "signal_subspace", "smoothed", "spectrum",
+    "steering", "stochastic_bound", "subarray", "through", "uniform_linear",
 ]  # fmt: skip

@@ -116,20 +116,26 @@ def scan(C, array, grid):
     return array, grid.to(C.real)
 
 
+def minima(f, sources):
+    """The indices (..., sources) of the deepest local minima of f (..., points), first the deepest.
+
+    The ends are neighbours; where there are fewer minima, the lowest other points stand in.
+    """
+    deep = (f < f.roll(1, -1)) & (f <= f.roll(-1, -1))
+    spread = f.amax(-1, keepdim=True) - f.amin(-1, keepdim=True)
+    return (f + spread * ~deep).topk(sources, -1, largest=False).indices
+
+
 def least(C, sources, array=None, grid=None):
     """doa (..., sources), ascending: the deepest local minima of hᴴCh, freed from the grid.
 
-    The ends of the grid are neighbours. Where there are fewer minima than sources, the lowest other
-    points stand in. Newton's method moves each by one step of the grid at most; a last step
-    carries the gradient.
+    Newton's method moves each of the `minima` by one step of the grid at most; a last step carries
+    the gradient.
     """
     array, grid = scan(C, array, grid)
     fixed = C.detach()
     f = spectrum(fixed, array, grid)
-    deep = (f < f.roll(1, -1)) & (f <= f.roll(-1, -1))
-    spread = f.amax(-1, keepdim=True) - f.amin(-1, keepdim=True)
-    rank = f + spread * ~deep  # minima first
-    start = grid[rank.topk(sources, -1, largest=False).indices]
+    start = grid[minima(f, sources)]
     step = grid[1] - grid[0]
     floor = torch.finfo(f.dtype).eps ** 0.5 * f.abs().amax(-1, keepdim=True)  # of f″
 
@@ -234,14 +240,15 @@ def angles(z, spacing):
 # ---- The reference: maximum likelihood ---------------------------------------------------------
 
 
-def maximum_likelihood(R, sources, array=None, grid=None, sweeps=5, steps=30):
+def maximum_likelihood(R, sources, array=None, grid=None, sweeps=5, steps=30, start=None):
     """doa (..., sources), ascending: the least tr(Π R), Π = I − H(HᴴH)⁻¹Hᴴ, for signals of which
     nothing is known; coherent ones are no exception.
 
     One source after the other is placed on the grid, given the others, in `sweeps` rounds (Ziskind,
     Wax 1988, "Maximum likelihood localization of multiple sources by alternating projection",
     doi 10.1109/29.7543); then Levenberg's damped Newton steps, each
-    taken where it helps. No gradients.
+    taken where it helps. With `start`, doa (..., sources) of another method, these steps begin
+    there, and nothing is searched. No gradients.
     """
     checked_covariance(R, sources)
     for name, value in (("sweeps", sweeps), ("steps", steps)):
@@ -274,11 +281,48 @@ def maximum_likelihood(R, sources, array=None, grid=None, sweeps=5, steps=30):
         damping = torch.where(better, damping / 10, damping * 10).clamp(1e-12, 1e6)
         return torch.where(better[..., None], new, doa), damping
 
-    empty = grid.new_zeros(*R.shape[:-2], 0)
-    doa = last(accumulate([*range(sources)] * (1 + sweeps), place, initial=empty))
-    start = doa, torch.full_like(doa[..., 0], 1e-3)
-    doa, _ = last(accumulate(repeat(R, steps), improve, initial=start))
+    if start is None:
+        empty = grid.new_zeros(*R.shape[:-2], 0)
+        start = last(accumulate([*range(sources)] * (1 + sweeps), place, initial=empty))
+    elif start.shape != (*R.shape[:-2], sources):
+        raise ValueError(
+            f"start: got shape {tuple(start.shape)}, expected {(*R.shape[:-2], sources)}"
+        )
+    doa = start.to(grid)
+    doa, _ = last(accumulate(repeat(R, steps), improve, initial=(doa, 1e-3 + 0 * doa[..., 0])))
     return principal(doa, array).sort(-1).values
+
+
+# ---- The array from scenes of known directions -------------------------------------------------
+
+
+def calibrated(R, doa, array, steps=100):
+    """The Array that fits covariances R (count, n, n) of scenes of known doa (count, sources).
+
+    The least mean tr(Π R)/tr(R), Π = I − H(HᴴH)⁻¹Hᴴ as in `maximum_likelihood`, now over the
+    positions and gains in H, by L-BFGS from `array`. What no data can tell (a turn or a shift of
+    the whole array along with a common gain) stays near where it was.
+    """
+    checked_covariance(R, doa.shape[-1])
+    R = R / R.diagonal(dim1=-2, dim2=-1).real.sum(-1)[..., None, None]
+    change = torch.zeros(R.shape[-1], 4, dtype=R.real.dtype, requires_grad=True)
+    optimizer = torch.optim.LBFGS([change], max_iter=steps, line_search_fn="strong_wolfe")
+
+    def moved():
+        size, turn = change[:, 2:3].exp(), change[:, 3:]
+        return array._replace(positions=array.positions.to(R.real) + change[:, :2],
+                              gains=array.gains.to(R) * torch.polar(size, turn))  # fmt: skip
+
+    def left():
+        optimizer.zero_grad()
+        unexplained = R - projected(response(doa, moved()), R)
+        value = unexplained.diagonal(dim1=-2, dim2=-1).real.sum(-1).mean()
+        value.backward()
+        return value
+
+    optimizer.step(left)
+    with torch.no_grad():
+        return moved()
 
 
 # ---- How many sources --------------------------------------------------------------------------

@@ -23,6 +23,20 @@ def sample_covariance(x):
     return R
 
 
+def lagged(x, lags):
+    """R_k = Σ_t x_{t+k} x_tᴴ/(T − k) for k = 0, ..., lags − 1, (..., lags, n, n).
+
+    White noise is in R_0 only; signals are in all, if their snapshots are correlated.
+    ValueError unless 1 ≤ lags ≤ T.
+    """
+    R = sample_covariance(x)
+    T = x.shape[-1]
+    if not isinstance(lags, int) or not 1 <= lags <= T:
+        raise ValueError(f"lags: got {lags!r}, expected a whole number, 1 to T = {T}")
+    later = [x[..., k:] @ x[..., :-k].mH / (T - k) for k in range(1, lags)]
+    return torch.stack([R, *later], -3)
+
+
 def forward_backward(R):
     """(R + J R̄ J)/2, J the exchange: the array read from its other end sees conjugate phases.
 

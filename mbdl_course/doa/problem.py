@@ -160,14 +160,40 @@ def mixing(sources, snr_db, coherence=0.0, dtype=torch.complex128):
     return (amplitude.expand(sources)[:, None] * root).to(dtype)
 
 
-def observed(scenes, array, snr_db, coherence=0.0):
+def observed(scenes, array, snr_db, coherence=0.0, phases=None):
     """Snapshots x = H G s + w, (count, n, snapshots), one column each; the noise has power 1.
 
-    snr_db and coherence as in `mixing`; snr_db counts power, so 10 is an amplitude of 3.16.
+    snr_db and coherence as in `mixing`; snr_db counts power, so 10 is an amplitude of 3.16. phases
+    (count, sources), radians: each path turns what it carries by its own, none unless given.
     """
     H, S = steering(scenes.doa, array), scenes.waveforms
+    if phases is not None:
+        H = H * torch.polar(torch.ones_like(phases), phases).unsqueeze(-2)
     G = mixing(S.shape[-2], snr_db, coherence, S.dtype).to(S.device)
     return H.to(S.dtype) @ (G @ S) + scenes.noise
+
+
+def narrowband(signals, rate, frequency, size=256, hop=64):
+    """Snapshots (n, T) of a recording (n, time) around a frequency, and that bin's own frequency.
+
+    Each is one bin of a Fourier transform of `size` samples under a Hann window, `hop` apart, so
+    neighbours overlap. A wave is narrow for the array if it crosses it in much less than `size`
+    samples; spacing in wavelengths is metres · frequency / (speed of sound). ValueError for a bin
+    outside (0, rate/2), or for fewer samples than `size`.
+    """
+    for name, value in (("size", size), ("hop", hop)):
+        whole(name, value)
+    if signals.ndim != 2 or signals.shape[-1] < size or not signals.isfinite().all():
+        raise ValueError(
+            f"signals: got shape {tuple(signals.shape)}, expected finite (n, time), {size} or more"
+        )
+    bin = round(frequency * size / rate) if math.isfinite(frequency) else 0
+    if not 0 < bin < size / 2:
+        raise ValueError(
+            f"frequency: got {frequency:g}, expected between {rate / size:g} and {rate / 2:g}"
+        )
+    kind = {"window": torch.hann_window(size).to(signals), "return_complex": True, "center": False}
+    return torch.stft(signals, size, hop, **kind)[:, bin], bin * rate / size
 
 
 # ---- Scores ------------------------------------------------------------------------------------
@@ -208,6 +234,11 @@ def rmspe(doa_hat, doa, period=math.pi):
     """
     error = doa_error(doa_hat, doa, period)
     return torch.linalg.vector_norm(error, dim=-1) / error.shape[-1] ** 0.5
+
+
+def mean_rmspe(doa_hat, doa):
+    """The mean of `rmspe` over the scenes: what is reported, and the loss of what is trained."""
+    return rmspe(doa_hat, doa).mean()
 
 
 # ---- Bounds ------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from torch import nn
 from mbdl_course import learn
 from mbdl_course.networks import parameters
 
-from . import lowrank, smoothing, sparse, tracking, unrolling
+from . import doa, equalize, lowrank, mimo, smoothing, sparse, tracking, unrolling
 from .common import MATRIX_SEED, SEEDS, TEST_SEED, VALIDATION_SEED, nmse_db, training_set, values
 from .sparse import DEPTHS, SIZES, SNR_DB, heartbeats, noiseless, noisy, wrong_matrix
 
@@ -29,7 +29,16 @@ __all__ = [
     "test_set", "training_set", "values", "wrong_matrix",
 ]  # fmt: skip
 
-FILES = {**lowrank.FILES, **smoothing.FILES, **sparse.FILES, **tracking.FILES, **unrolling.FILES}
+FILES = {
+    **doa.FILES,
+    **equalize.FILES,
+    **lowrank.FILES,
+    **mimo.FILES,
+    **smoothing.FILES,
+    **sparse.FILES,
+    **tracking.FILES,
+    **unrolling.FILES,
+}
 
 
 def test_set(name):
