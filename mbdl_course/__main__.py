@@ -83,7 +83,8 @@ def _name(requirement):
 
 def _fault(requirement):
     """What is wrong with an installed package, in a few words; None where nothing is."""
-    modules = {"PyWavelets": "pywt", "scikit-learn": "sklearn", "jupyterlab-slideshow": None}
+    modules = {"PyWavelets": "pywt", "scikit-learn": "sklearn", "pytest-xdist": "xdist",
+               "jupyterlab-slideshow": None}  # fmt: skip
     module = modules.get(requirement.name, requirement.name.replace("-", "_"))
     try:
         found = metadata.version(requirement.name)

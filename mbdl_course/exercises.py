@@ -1066,7 +1066,9 @@ def fair_channel(answer):
     s = mimo.symbols(60, 3, 1, generator=g, dtype=torch.float64)
     x = H @ s + 0.7 * torch.randn(60, 4, 1, generator=g, dtype=torch.float64)
     found = given(answer(x.clone(), s.clone()))
-    assert isinstance(found, tuple) and len(found) == 2, "Return two: the channel and the variance."
+    assert isinstance(found, tuple | list) and len(found) == 2, (
+        "Return two: the channel and the variance."
+    )
     got, left = tensor(found[0], H), number(found[1])
     right = torch.linalg.solve((s @ s.mT).sum(0), (s @ x.mT).sum(0)).mT
     total = (x - right @ s).square().sum().item()

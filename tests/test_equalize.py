@@ -602,3 +602,27 @@ def test_what_least_squares_leaves_over_is_a_density_that_fits():
     near = (grid[:, 0] - eq.outputs(taps)).abs() < 2
     assert (p - true)[near].abs().max() < 0.6
     assert part(x).shape == (2000, 2, 5, 4)
+
+
+def test_medians_are_the_middle_of_each_state_and_of_all_where_one_never_came():
+    state = torch.tensor([[[0, 0], [1, 1]], [[0, 1], [1, 2]], [[1, 2], [2, 2]]])  # (3, 2, 2)
+    x = torch.tensor([[[1.0, 9.0], [5, 6]], [[2, 4], [7, 8]], [[5, 3], [1, 90]]])
+    found = eq.medians(x, state, 4)
+    assert found.shape == (2, 1, 4)
+    torch.testing.assert_close(found[:, 0], torch.tensor([[2.0, 4, 3, 3], [6, 6, 8, 6]]))
+
+
+def test_a_median_for_each_state_and_a_histogram_need_no_law():
+    law, taps = eq.heavy_tailed(22.0, torch.tanh), eq.exponential(0.5)
+    pilots, z = eq.sent(2500, (2,), 4, seeded(65)), eq.sent(1000, (40,), 4, seeded(66))
+    x, seen = eq.received(law, taps, z), eq.received(law, taps, pilots)
+    part = eq.left_over(seen, pilots.state, eq.medians(seen, pilots.state, 16))
+    known = eq.ser(eq.viterbi(eq.channel_likelihood(x, law, taps)).s, z.s)
+    rates = [eq.ser(eq.viterbi(f(x)).s, z.s).rate
+             for f in (part, eq.by_state(seen, pilots.state, 16))]  # fmt: skip
+    assert rates[0] < 1.3 * known.rate < rates[1] / 2
+
+
+def test_left_over_says_what_does_not_fit():
+    with pytest.raises(ValueError, match="x, state: got shapes"):
+        eq.medians(torch.zeros(5, 2), torch.zeros(5, 3, dtype=torch.int64), 4)

@@ -28,8 +28,9 @@ def data(tmp_path, monkeypatch):
     (folder / "tiny.safetensors").write_bytes(bytes(range(64)))
     entry = {"sha256": hashlib.sha256(bytes(range(64))).hexdigest(), "seconds": 1.0}
     (folder / "manifest.json").write_text(json.dumps({"tiny": entry}))
-    for series in (Path(__file__).resolve().parents[1] / "data").glob("*.csv"):
-        shutil.copy(series, tmp_path / "data")
+    shipped = Path(__file__).resolve().parents[1] / "data"
+    for read in [*shipped.glob("*.csv"), *shipped.glob("*.wav")]:
+        shutil.copy(read, tmp_path / "data")
     monkeypatch.setenv("MBDL_DATA", str(tmp_path / "data"))
     monkeypatch.setenv("MBDL_CACHE", str(tmp_path / "cache"))
     return folder

@@ -114,8 +114,8 @@ def test_counts_are_poissons_quantiles():
     expected = stats.poisson.ppf(stats.norm.cdf(w.numpy()), rate.numpy())
     np.testing.assert_array_equal(counts(rate, w).numpy(), expected)
     assert counts(torch.zeros(1), torch.zeros(1)) == 0
-    for bad in (-1.0, 1e4, math.nan):
-        with pytest.raises(ValueError, match="rate: got"):
+    for bad, end in ((-1.0, "to 700$"), (1e4, "lower the SNR$"), (math.nan, "to 700$")):
+        with pytest.raises(ValueError, match=f"rate: got .*{end}"):
             counts(torch.tensor([bad]), torch.zeros(1))
 
 
@@ -408,6 +408,8 @@ def test_what_the_chapter_draws():
     assert len(x_wrong) == 700 and torch.equal(same[:200], s)
     assert torch.equal(x_again, x_test)  # tested on the true channel, on the same draw
     assert not torch.allclose(x_wrong[:200], x)
+    (x_counts, _), _ = recipes.laboratory("Poisson", 28.0, 5000, 0.5)  # beliefs stay positive
+    assert x_counts.min() >= 0
 
 
 # ---- Bad input ---------------------------------------------------------------------------------

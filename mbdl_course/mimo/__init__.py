@@ -3,8 +3,8 @@
 x = Hs + w with symbols of ±1, and channels that are not linear. Sources: Shlezinger, Whang, Eldar,
 Dimakis 2023, "Model-Based Deep Learning", doi 10.1109/JPROC.2023.3247480, section IV-B, (14)-(18);
 Shlezinger, Fu, Eldar 2020, "DeepSIC", doi 10.1109/TWC.2020.3032663; Samuel, Diskin, Wiesel 2019,
-"Learning to Detect", doi 10.1109/TSP.2019.2899805; He, Wen, Jin, Li 2020, "Model-Driven Deep
-Learning for MIMO Detection", doi 10.1109/TSP.2020.2976585.
+"Learning to Detect", doi 10.1109/TSP.2019.2899805; He, Wen, Jin, Li 2018, "A Model-Driven Deep
+Learning Network for MIMO Detection", arXiv 1809.09336.
 
 `problem` (channels, draws, error rates), `algorithm` (exhaustive search, linear detectors, soft
 interference cancellation, projected gradient, OAMP), `parts` (what fills their slots), `networks`

@@ -126,8 +126,9 @@ def oamp(x, H, thetas, variance):
     W is the LMMSE matrix scaled to tr(WH) = m; v² = (‖x − Hs‖² − nσ²)/tr(HᵀH), no less than
     σ²·10⁻³, is the error of s, and τ² = (‖I − ϑWH‖² v² + ϑ²‖W‖² σ²)/m that of r. Yields s from 0.
     Ma, Ping 2017, "Orthogonal AMP", doi 10.1109/ACCESS.2017.2653119; (γ, ϑ) of each layer learned:
-    He, Wen, Jin, Li 2020, "Model-Driven Deep Learning for MIMO Detection", doi
-    10.1109/TSP.2020.2976585. variance: σ², a number or (..., 1, 1).
+    He, Wen, Jin, Li 2018, "A Model-Driven Deep Learning Network for MIMO Detection", arXiv
+    1809.09336, with this denoiser (Ma and Ping's is divergence-free). variance: σ², a number or
+    (..., 1, 1).
     Raises ValueError/TypeError for a misshapen, non-finite or mixed input.
     """
     checked(x, H)

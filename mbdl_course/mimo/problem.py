@@ -87,7 +87,8 @@ def counts(rate, w):
     """
     if not (rate.min() >= 0 and rate.max() <= 700):
         low, high = rate.min().item(), rate.max().item()
-        raise ValueError(f"rate: got {low:.4g} to {high:.4g}, expected 0 to 700; lower the SNR")
+        hint = "; lower the SNR" if high > 700 else ""
+        raise ValueError(f"rate: got {low:.4g} to {high:.4g}, expected 0 to 700{hint}")
     rates, level = rate.double(), torch.special.ndtr(w.double())
 
     def step(state, k):

@@ -34,12 +34,7 @@ from .common import SEEDS, TEST_SEED, File, said
 
 USERS, ANTENNAS, MANY = 10, 20, 32  # a new channel for each vector; one channel for many users
 SNR_DB = 10.0  # of the test sets
-SIZES = (
-    200,
-    500,
-    1000,
-    5000,
-)  # n_train, and the steps that help: more gain nothing with few pilots
+SIZES = (200, 500, 1000, 5000)  # n_train; below, the steps: sequential ones of each iteration
 STEPS = {"sequential": (100, 100, 200, 300), "end_to_end": (300, 300, 900, 1500)}
 
 
@@ -100,7 +95,7 @@ def laboratory(channel, snr_db, n_train, error, users=4):
     Moving a control moves the same draw.
     """
     g, H = seeded(1470), decaying(users, users)
-    beliefs = uncertain(H, error, torch.randn(10, users, users, generator=g))
+    beliefs = uncertain(H, error, torch.randn(10, users, users, generator=g)).abs()  # as H is
     each = beliefs.repeat_interleave(500, 0)[:n_train]
     pairs = []
     for count, channels in ((5000, each), (2000, H)):
