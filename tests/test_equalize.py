@@ -137,7 +137,7 @@ def test_a_survivor_that_ends_elsewhere_is_the_best_path_into_that_state():
     paths, scores = enumerated(ll, 2, 2, transitions, start)
     steps = list(eq.survivors(ll, 2, transitions, start))
     for state in range(4):
-        states = eq.traced(steps, torch.full((3,), state))
+        states = eq.traced(steps, torch.full((3,), state), 2, transitions)
         into = torch.where((paths[:, -1] == state)[:, None], scores, -math.inf)
         assert torch.equal(states, paths[into.argmax(0)].mT)
         score = steps[-1].metric[:, state]

@@ -2,7 +2,7 @@
 log-likelihoods of anyone. One step each, folded over what arrives."""
 
 import math
-from itertools import accumulate
+from itertools import accumulate, chain
 from typing import NamedTuple
 
 import torch
@@ -10,11 +10,9 @@ import torch
 
 class Survivors(NamedTuple):
     """After a step: the log-probability of the best path into each state, (..., states), in double
-    precision, so that 10⁵ steps lose no digits that matter; oldest: the symbol that path forgot,
-    whole numbers (..., states / symbols, symbols or 1)."""
+    precision, so that 10⁵ steps lose no digits that matter."""
 
     metric: torch.Tensor
-    oldest: torch.Tensor | None = None
 
 
 class Path(NamedTuple):
@@ -43,26 +41,33 @@ def survivors(log_likelihoods, symbols=2, transitions=None, start=None):
     ll, transitions, start = checked(log_likelihoods, symbols, transitions, start, torch.float64)
 
     def step(before, ll):
-        best, oldest = leaving(before.metric, transitions, symbols).max(-3)
-        return Survivors((best + ll).flatten(-2), oldest)
+        best = leaving(before.metric, transitions, symbols).amax(-3)
+        return Survivors((best + ll).flatten(-2))
 
     first = start.expand(log_likelihoods.shape[1:])
     return accumulate(ll, step, initial=Survivors(first))
 
 
-def traced(steps, state):
-    """The states (T, ...) of the survivor that ends in `state` (...), steps being all `survivors`.
+def traced(steps, state, symbols=2, transitions=None):
+    """The states (T, ...) of the survivor that ends in `state` (...), steps being all `survivors`,
+    with the same symbols and transitions.
 
-    The state before: without the newest symbol, and in front the oldest one, as remembered.
+    Which predecessor was best is asked here, for many steps at once: inside the fold it would cost
+    as much again.
     """
-    states, rest = steps[0].metric.shape[-1], steps[-1].oldest.shape[-2]
+    if transitions is not None:
+        transitions = transitions.to(steps[0].metric).unflatten(0, (symbols, -1))
 
-    def back(state, after):
-        without = state.div(states // rest, rounding_mode="floor")
-        at = without if after.oldest.shape[-1] == 1 else state
-        return torch.add(without, after.oldest.flatten(-2).gather(-1, at), alpha=rest)
+    def predecessors(part):  # the state before, of each state, newest first: (steps, ..., states)
+        metric = torch.stack([step.metric for step in part])
+        oldest = winner(leaving(metric, transitions, symbols))
+        rest = torch.arange(oldest.shape[-2]).to(oldest)[:, None]
+        before = oldest * len(rest) + rest
+        return before.expand(*before.shape[:-1], symbols).flatten(-2).flip(0)
 
-    found = accumulate(steps[:1:-1], back, initial=state[..., None])
+    parts = (steps[max(end - 64, 1) : end] for end in range(len(steps) - 1, 1, -64))
+    arrivals = chain.from_iterable(map(predecessors, parts))  # 64 steps stay in the cache
+    found = accumulate(arrivals, lambda s, before: before.gather(-1, s), initial=state[..., None])
     return torch.stack([*found][::-1])[..., 0]
 
 
@@ -78,7 +83,7 @@ def viterbi(log_likelihoods, symbols=2, transitions=None, start=None):
     steps = list(survivors(log_likelihoods, symbols, transitions, start))
     score, state = steps[-1].metric.max(-1)
     possible(score)
-    states = traced(steps, state)
+    states = traced(steps, state, symbols, transitions)
     return Path(states % symbols, states, score.to(log_likelihoods))
 
 
@@ -117,6 +122,16 @@ def leaving(metric, transitions, symbols):
     """The metric of each state with each next symbol, (..., oldest, the rest, next or 1)."""
     metric = metric.unflatten(-1, (symbols, -1))[..., None]
     return metric if transitions is None else metric + transitions
+
+
+def winner(options):
+    """argmax over the third last dimension: for two symbols one comparison, many times sooner."""
+    first, *others = options.unbind(-3)
+    best, index = first, torch.zeros_like(first, dtype=torch.long)
+    for k, other in enumerate(others, 1):
+        index = torch.where(other > best, k, index)
+        best = torch.maximum(other, best)
+    return index
 
 
 def possible(total):
