@@ -110,9 +110,10 @@ class DeepAugmentedMUSIC(nn.Module):
     spectrum follows, and a second network reads the angles from it, for so many sources.
 
     Merkofer, Revach, Shlezinger, van Sloun 2022, "Deep augmented MUSIC algorithm for data-driven
-    DoA estimation", arXiv 2109.10581. Two things differ: K Kᴴ + εI is Hermitian, and the noise
-    subspace is that of its least eigenvalues (the published code takes eigenvectors of a general
-    matrix in no order).
+    DoA estimation", arXiv 2109.10581. What differs: K Kᴴ + εI is Hermitian, and the noise subspace
+    is that of its least eigenvalues (the published code takes eigenvectors of a general matrix in
+    no order); snapshots are scaled to power 1 instead of by batch normalisation, and the spectrum
+    is read in logarithms.
     """
 
     def __init__(self, sensors, sources, points=121, width=None, generator=None):
