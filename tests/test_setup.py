@@ -102,9 +102,9 @@ def test_one_version():
 RANK = {"__init__": 0, "fold": 1, "prox": 1, "operators": 1}
 RANK |= dict.fromkeys(["unfold", "networks", "learn", "evaluate", "datasets"], 2)
 RANK |= dict.fromkeys(["equilibrium", "euler", "kalman_training"], 2)
-RANK |= {"weights": 4, "exercises": 4, "__main__": 5}
+RANK |= {"weights": 4, "exercises": 4, "reproduce": 5, "__main__": 6}
 DRAWING = {"show": {"matplotlib"}, "widgets": {"matplotlib", "ipywidgets"}}
-MAY_DRAW = {"widgets", "exercises", "__main__"}
+MAY_DRAW = {"widgets", "exercises", "reproduce", "__main__"}
 TASK = 3  # every other module
 
 

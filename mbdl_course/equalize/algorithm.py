@@ -2,6 +2,7 @@
 log-likelihoods of anyone. One step each, folded over what arrives."""
 
 import math
+from functools import reduce
 from itertools import accumulate, chain
 from typing import NamedTuple
 
@@ -41,7 +42,7 @@ def survivors(log_likelihoods, symbols=2, transitions=None, start=None):
     ll, transitions, start = checked(log_likelihoods, symbols, transitions, start, torch.float64)
 
     def step(before, ll):
-        best = leaving(before.metric, transitions, symbols).amax(-3)
+        best = reduce(torch.maximum, leaving(before.metric, transitions).chunk(symbols, -2))
         return Survivors((best + ll).flatten(-2))
 
     first = start.expand(log_likelihoods.shape[1:])
@@ -56,14 +57,17 @@ def traced(steps, state, symbols=2, transitions=None):
     as much again.
     """
     if transitions is not None:
-        transitions = transitions.to(steps[0].metric).unflatten(0, (symbols, -1))
+        transitions = transitions.to(steps[0].metric)
 
-    def predecessors(part):  # the state before, of each state, newest first: (steps, ..., states)
-        metric = torch.stack([step.metric for step in part])
-        oldest = winner(leaving(metric, transitions, symbols))
-        rest = torch.arange(oldest.shape[-2]).to(oldest)[:, None]
-        before = oldest * len(rest) + rest
-        return before.expand(*before.shape[:-1], symbols).flatten(-2).flip(0)
+    def predecessors(part):  # (..., states) of each step, the last first: the state before
+        options = leaving(torch.stack([step.metric for step in part]), transitions)
+        best, *others = options.chunk(symbols, -2)
+        rest = torch.arange(best.shape[-2], device=best.device)[:, None]
+        before = rest.expand_as(best)
+        for k, other in enumerate(others, 1):
+            before = torch.where(other > best, rest + k * len(rest), before)
+            best = torch.maximum(other, best)
+        return reversed(before.expand(*before.shape[:-1], symbols).flatten(-2).unbind())
 
     parts = (steps[max(end - 64, 1) : end] for end in range(len(steps) - 1, 1, -64))
     arrivals = chain.from_iterable(map(predecessors, parts))  # 64 steps stay in the cache
@@ -98,14 +102,16 @@ def bcjr(log_likelihoods, symbols=2, transitions=None, start=None):
     ll, transitions, start = checked(log_likelihoods, symbols, transitions, start)
 
     def forward(before, ll):
-        message = leaving(before[0], transitions, symbols).logsumexp(-3)
+        message = leaving(before[0], transitions).unflatten(-2, (symbols, -1)).logsumexp(-3)
         message = (message + ll).flatten(-2)
         total = message.logsumexp(-1)
         return message - total[..., None], before[1] + total
 
     def backward(message, ll):
         message = (message.unflatten(-1, (-1, symbols)) + ll)[..., None, :, :]
-        message = (message if transitions is None else message + transitions).logsumexp(-1)
+        if transitions is not None:
+            message = message + transitions.unflatten(0, (symbols, -1))
+        message = message.logsumexp(-1)
         message = message.expand(*message.shape[:-2], symbols, -1).flatten(-2)
         return message - message.amax(-1, keepdim=True)
 
@@ -118,20 +124,9 @@ def bcjr(log_likelihoods, symbols=2, transitions=None, start=None):
     return Posterior(states.unflatten(-1, (-1, symbols)).logsumexp(-2), states, past[-1][1])
 
 
-def leaving(metric, transitions, symbols):
-    """The metric of each state with each next symbol, (..., oldest, the rest, next or 1)."""
-    metric = metric.unflatten(-1, (symbols, -1))[..., None]
-    return metric if transitions is None else metric + transitions
-
-
-def winner(options):
-    """argmax over the third last dimension: for two symbols one comparison, many times sooner."""
-    first, *others = options.unbind(-3)
-    best, index = first, torch.zeros_like(first, dtype=torch.long)
-    for k, other in enumerate(others, 1):
-        index = torch.where(other > best, k, index)
-        best = torch.maximum(other, best)
-    return index
+def leaving(metric, transitions):
+    """The metric of each state with each next symbol, (..., states, next or 1), oldest first."""
+    return metric[..., None] if transitions is None else metric[..., None] + transitions
 
 
 def possible(total):
@@ -143,7 +138,7 @@ def possible(total):
 
 def checked(log_likelihoods, symbols, transitions, start, dtype=None):
     """The logarithms, as they meet: log_likelihoods (T, ..., the rest, newest), transitions
-    (oldest, the rest, newest) or None, start (states,)."""
+    (states, next) or None, start (states,)."""
     ll = log_likelihoods
     if not isinstance(ll, torch.Tensor) or not ll.is_floating_point():
         came = getattr(ll, "dtype", type(ll).__name__)
@@ -165,7 +160,6 @@ def checked(log_likelihoods, symbols, transitions, start, dtype=None):
         ll = ll - math.log(symbols)  # once, not at each step
     else:
         transitions = probabilities("transitions", transitions, (states, symbols)).to(ll)
-        transitions = transitions.unflatten(0, (symbols, -1))
     if start is None:
         start = ll.new_full((states,), -math.log(states))
     else:
