@@ -18,7 +18,7 @@ import psutil
 import pytest
 import torch
 
-from mbdl_course.evaluate import cluster, study, summary, sweep
+from mbdl_course.evaluate import cluster, results, study, summary, sweep
 
 # Sweeps. The studies stand at module level, where worker processes find them.
 
@@ -329,6 +329,36 @@ def test_killed_and_resumed(tmp_path, monkeypatch, workers):
     sys.modules.pop("slow_study")
     gone, alive = psutil.wait_procs(children, timeout=10)
     assert not alive and len(gone) >= (2 if workers == 2 else 0)
+
+
+def test_results_come_one_by_one_and_may_be_left(tmp_path, two):
+    path = tmp_path / "rows.csv"
+    bad = results(echo, {"n": []}, path=path, progress=False)  # nothing happens yet
+    with pytest.raises(ValueError, match="distinct"):
+        next(bad)
+    for client in (None, two):
+        path.unlink(missing_ok=True)
+        rows = results(echo, {"n": [3, 1, 2]}, client=client, path=path, progress=False)
+        first = next(rows)
+        rows.close()
+        (stored, *others) = results(echo, {"n": [3, 1, 2]}, path=path, progress=False)
+        assert stored == first and sorted(row["n"] for row in (first, *others)) == [1, 2, 3]
+
+
+def test_fixed_arguments_do_not_enter_the_seed(tmp_path):
+    def study(seed, n, device, steps=1):
+        return {"value": n * steps, "length": len(device)}
+
+    path = tmp_path / "rows.csv"
+    (one,) = quiet(study, {"n": [2]}, fixed={"device": "cpu"}, path=path)
+    (two,) = quiet(study, {"n": [2]}, fixed={"device": "cuda", "steps": 3})
+    assert one["seed"] == two["seed"] and (one["value"], two["value"]) == (2, 6)
+    with pytest.raises(ValueError, match="of another study, with {'fixed'"):
+        quiet(study, {"n": [2]}, fixed={"device": "cuda"}, path=path)
+    with pytest.raises(ValueError, match="fixed has the name 'n'"):
+        quiet(study, {"n": [2]}, fixed={"n": 3})
+    with pytest.raises(TypeError, match=r"study does not take seed and \['n', 'colour'\]"):
+        quiet(study, {"n": [2]}, fixed={"colour": 3})
 
 
 def test_interrupted_in_process(tmp_path):

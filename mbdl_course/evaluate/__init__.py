@@ -10,7 +10,7 @@ from .metrics import (
     standard_error,
     support_f1,
 )
-from .study import cluster, summary, sweep
+from .study import cluster, results, summary, sweep
 
 __all__ = [
     "cluster",
@@ -19,6 +19,7 @@ __all__ = [
     "nmse_db",
     "nmse_db_per_sample",
     "psnr_db",
+    "results",
     "snr_db",
     "standard_error",
     "summary",

@@ -15,7 +15,7 @@ import logging
 import os
 import queue
 from concurrent.futures import CancelledError
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -26,7 +26,16 @@ from .metrics import standard_error
 OWN = ("repetition", "seed", "error")  # columns of every row, beside the grid's and the numbers
 
 
-def sweep(
+def sweep(study, grid, repetitions=1, **options):
+    """Run a study on every point of a grid, `repetitions` times: the list of `results`, which says
+    what the arguments are, in grid order."""
+    rows = {row["seed"]: row for row in results(study, grid, repetitions, **options)}
+    points = _points(_plain_grid(study, grid, dict(options.get("fixed") or {})))
+    seed = options.get("seed", 0)
+    return [rows[_seed(seed, point, r)] for point in points for r in range(repetitions)]
+
+
+def results(
     study,
     grid,
     repetitions=1,
@@ -39,7 +48,7 @@ def sweep(
     path=None,
     progress=True,
 ):
-    """Run a study on every point of a grid, `repetitions` times; rows in grid order.
+    """The rows of a study on every point of a grid, `repetitions` times, as they are finished.
 
     `study(seed=..., **point)` is pure and returns numbers by name: {"nmse_db": ...}. Compare
     methods inside one call, so that all see one draw. `grid` is {name: [values]}; a row is
@@ -53,7 +62,8 @@ def sweep(
     its workers stay with one thread. `per_task` calls travel together: an overhead shared.
     `path` is a CSV file: after an interruption, call again and only what is missing or failed
     runs. It knows the study by name: delete it when the study's code changes.
-    Raises ValueError or TypeError for bad arguments and a file of another study, before computing.
+    Nothing happens until it is iterated; to stop is to break. Raises ValueError or TypeError for
+    bad arguments and a file of another study, before computing.
     """
     fixed = dict(fixed or {})
     grid = _plain_grid(study, grid, fixed)
@@ -64,7 +74,7 @@ def sweep(
         raise TypeError(f"seed is {seed!r}, expected an integer")
     if workers > 1 and client is not None:
         raise ValueError(f"client was given beside workers={workers}, expected one of the two")
-    points = [dict(zip(grid, p, strict=True)) for p in itertools.product(*grid.values())]
+    points = _points(grid)
     call = functools.partial(study, **fixed) if fixed else study
     jobs = {_seed(seed, p, r): (call, p, r) for p in points for r in range(repetitions)}
     file = None
@@ -73,27 +83,26 @@ def sweep(
         header = {"study": name, "grid": grid, "repetitions": repetitions, "seed": seed}
         header |= {"fixed": fixed} if fixed else {}
         file = _File(Path(path), header, jobs)
-    rows = {} if file is None else dict(file.rows)
-    todo = [(s, *job) for s, job in jobs.items() if s not in rows]
-    bar = tqdm(total=len(jobs), initial=len(rows), disable=not progress)
+    stored = {} if file is None else dict(file.rows)
+    todo = [(s, *job) for s, job in jobs.items() if s not in stored]
+    bar = tqdm(total=len(jobs), initial=len(stored), disable=not progress)
     failed = 0
-    with cluster(workers) if workers > 1 and todo else nullcontext(client) as client:
-        finished = _here(todo) if client is None else _on(client, todo, per_task)
-        try:
+    with bar, cluster(workers) if workers > 1 and todo else nullcontext(client) as client:
+        yield from stored.values()
+        with closing(_here(todo) if client is None else _on(client, todo, per_task)) as finished:
             for row in finished:
                 if file is not None:
                     file.append(row)
-                rows[row["seed"]] = row
                 if "error" in row:
                     failed += 1
                     bar.set_postfix(failed=failed, refresh=False)
                 bar.update()
-        finally:
-            bar.close()
-            finished.close()
+                yield row
     if file is not None:
         file.replace()
-    return [rows[s] for s in jobs]
+
+
+sweep.__signature__ = inspect.signature(results)
 
 
 @contextmanager
@@ -255,6 +264,10 @@ def _plain_grid(study, grid, fixed):
         names = [*plain, *fixed]
         raise TypeError(f"study does not take seed and {names}: {error}") from error
     return plain
+
+
+def _points(grid):
+    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
 
 
 def _seed(base, point, repetition):
