@@ -1,5 +1,6 @@
 """The real data of the course: read from installed packages, checked before use, cut in time."""
 
+import csv
 import hashlib
 import json
 import os
@@ -117,6 +118,49 @@ def reference(name):
     file = data_dir() / "reference" / f"{name}.json"
     if not file.is_file():
         raise FileNotFoundError(f"{file} is missing, expected the published figures of {name!r}")
+    return _json(file)
+
+
+def benchmark(name):
+    """What benchmarks/<name>.py has stored, a dict; None where it has not been run.
+
+    Raises ValueError where the file is not JSON.
+    """
+    file = data_dir().parent / "benchmarks" / "results" / f"{name}.json"
+    return _json(file) if file.is_file() else None
+
+
+def stored_results():
+    """[(entry, scale)] of the published figures computed again that are kept in data/results."""
+    folders = sorted((data_dir() / "results").glob("*-*/card.json"))
+    return [tuple(file.parent.name.rsplit("-", 1)) for file in folders]
+
+
+def result(name, scale):
+    """(rows, card) of a published figure computed again: `python -m mbdl_course reproduce`.
+
+    rows: dicts by column, numbers where they are; the card says how they were made. Raises
+    FileNotFoundError where it is not stored, ValueError where the rows are not the card's.
+    """
+    folder = data_dir() / "results" / f"{name}-{scale}"
+    file, card = folder / "rows.csv", folder / "card.json"
+    if not (file.is_file() and card.is_file()):
+        raise FileNotFoundError(f"{folder} is missing: python -m mbdl_course reproduce {name}")
+    card, data = _json(card), file.read_bytes()
+    if (found := hashlib.sha256(data).hexdigest()) != card["sha256"]:
+        raise ValueError(f"{file} has the SHA-256 {found}, expected {card['sha256']}")
+    rows = csv.DictReader(data.decode().splitlines()[1:])
+    return [{key: _number(cell) for key, cell in row.items() if cell} for row in rows], card
+
+
+def _number(cell):
+    try:
+        return json.loads(cell)
+    except ValueError:
+        return cell
+
+
+def _json(file):
     try:
         return json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:

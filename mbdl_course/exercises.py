@@ -1208,3 +1208,87 @@ def burst_error(answer):
             "The standard deviation of the blocks' rates, over √blocks."
         )
     return "As many independent looks as there are blocks, not symbols."
+
+
+# ---- Chapter 19 --------------------------------------------------------------------------------
+
+
+@exercise
+def longer(answer):
+    value = number(answer)
+    assert value != 4, "That would be a cost in proportion to the users: a solve costs more."
+    assert value != 16, "The square is the cost of filling HᵀH's entries one by one; solve it."
+    assert value != 256, "One power too many."
+    assert value == 64, f"Not {value:g} s: how many times more users, to which power?"
+    return "Four times the users, cubed. Caches may make it worse, never much better."
+
+
+@exercise
+def seed_of_point(answer):
+    def seed(base, point, repetition):
+        got = given(answer(base, dict(point), repetition))
+        assert isinstance(got, int) and not isinstance(got, bool), f"Expected an int, got {got!r}."
+        assert 0 <= got < 2**64, f"A generator takes 0 to 2^64 − 1, got {got}."
+        return got
+
+    assert "hash" not in answer.__code__.co_names, (
+        "Python's hash of a text differs from process to process: use hashlib."
+    )
+    point = {"snr_db": 10, "method": "ista", "n": 30}
+    one = seed(0, point, 0)
+    assert seed(0, point, 0) == one, "Twice the same question, two answers: no randomness here."
+    turned = dict(reversed(point.items()))
+    assert seed(0, turned, 0) == one, "It depends on the order of the names."
+    assert seed(0, point | {"snr_db": 10.0}, 0) == one, "10 and 10.0 are one point."
+    assert seed(1, point, 0) != one, "The base seed is not in it: all studies share their draws."
+    assert seed(0, point, 1) != one, "The repetition is not in it: each repeats the same draw."
+    for name, other in (("snr_db", 10.5), ("method", "fista"), ("n", 31)):
+        assert seed(0, point | {name: other}, 0) != one, f"{name} is not in it."
+    assert seed(0, {"a": 1, "b": 2}, 0) != seed(0, {"a": 2, "b": 1}, 0), (
+        "Two points with exchanged values share a seed: the names belong to it."
+    )
+    grid = [seed(b, {"a": a, "c": c}, r) for b, a, c, r in product(*[range(10)] * 4)]
+    assert len(set(grid)) == len(grid), "Different points share a seed."
+    return "Any worker, any order, any day: the same draw."
+
+
+@exercise
+def together(answer):
+    value = number(answer)
+    assert value != 250, "Not of one call's 5 ms times 250: 1 ms is shared by k calls of 5 ms each."
+    assert value != 50, "1 ms is 2 % of 50 ms: how many calls are 50 ms?"
+    assert value >= 10, f"With {value:g}, sending is {100 / (5 * value):.1f} % of the calls' time."
+    assert value == 10, f"{value:g} would do; at least means the smallest."
+    return "1 ms / (10 · 5 ms) = 2 %."
+
+
+@exercise
+def left_to_do(answer):
+    jobs = [3, 1, 2, 5, 4, 6]
+    rows = [{"seed": 1, "value": 0.5}, {"seed": 2, "error": "ValueError: no"},
+            {"seed": 5, "error": "KilledWorker: gone"}, {"seed": 5, "value": 1.0},
+            {"seed": 6, "value": 0.0}]  # fmt: skip
+    got = given(answer(list(jobs), [dict(row) for row in rows]))
+    assert isinstance(got, list), f"Expected a list, got {type(got).__name__}."
+    assert 6 not in got, "Seed 6 is done: its value is 0, which is a value."
+    assert 1 not in got, "Seed 1 is done."
+    assert 2 in got, "Seed 2 failed: it should be tried again."
+    assert 5 not in got, "Seed 5 failed once and was done later."
+    assert sorted(got) == [2, 3, 4], f"Expected 3, 2 and 4 in some order, got {got}."
+    assert got == [3, 2, 4], "In the order of the jobs, please."
+    assert given(answer([1], [])) == [1], "With an empty file everything is left."
+    return "Whatever stopped the study, this line starts it again."
+
+
+@exercise
+def amdahl(answer):
+    value = number(answer)
+    assert abs(value - 28.8) > 0.2, "That keeps the efficiency of two workers: it falls with more."
+    assert abs(value - 1.8**5) > 0.2, "That doubles the workers five times, at 1.8 each."
+    assert abs(value - 32) > 0.2, "Only without a serial part."
+    assert abs(value - 9) > 0.05, "That is the ceiling, for infinitely many workers."
+    assert abs(value - 1 / (0.2 + 0.8 / 32)) > 0.05, (
+        "The serial part is not 0.2: 1.8 = 1 / (σ + (1 − σ)/2)."
+    )
+    assert abs(value - 7.2) < 0.05, f"Not {value:g}: first σ from 1.8, then 1 / (σ + (1 − σ)/32)."
+    return "σ = 1/9, and with it never more than nine times."

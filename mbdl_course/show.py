@@ -174,10 +174,10 @@ class Curve:
     """
 
     @house()
-    def __init__(self):
+    def __init__(self, falls="loss"):
         self.figure, (self.axes,) = panels(1, width=4.2, height=1.7)
         self.figure.subplots_adjust(left=0.24, right=0.76, top=0.92, bottom=0.36)
-        self.axes.set(xlabel="step", ylabel="loss", yscale="log")
+        self.axes.set(xlabel="step", ylabel=falls, yscale="log")
         self.axes.xaxis.set_major_locator(MaxNLocator(3, integer=True))
         self.axes.yaxis.set_minor_formatter("")
         self.right = self.axes.twinx()
@@ -409,6 +409,28 @@ def curves(*panes, width=10.4, height=4.2, legend="best"):
 
 
 @house()
+def dots(lines, xlabel, log=False, width=10.4):
+    """Figures under each other: lines of (label, role, mean, standard error, published); None where
+    there is no such figure. Ours filled, with an error bar; published hollow."""
+    figure = Figure(figsize=(width, 1.0 + 0.42 * len(lines)), dpi=DPI)
+    FigureCanvasAgg(figure)
+    panel = figure.subplots()
+    for row, (_, role, mean, error, published) in enumerate(lines):
+        look = style(role, linestyle="none")
+        if mean is not None:
+            panel.errorbar(mean, row, xerr=error, capsize=4, **look)
+        if published is not None:
+            panel.plot(published, row, **look | {"markerfacecolor": "none", "markersize": 13})
+    panel.set_yticks(range(len(lines)), [label for label, *_ in lines])
+    panel.set(xlabel=xlabel, ylim=(len(lines) - 0.5, -0.5), xscale="log" if log else "linear")
+    longest = max(len(str(label)) for label, *_ in lines)
+    height = figure.get_figheight()
+    figure.subplots_adjust(left=min(0.6, 0.115 * longest / width + 0.02), right=0.97,
+                           bottom=0.7 / height, top=1 - 0.15 / height)  # fmt: skip
+    return figure
+
+
+@house()
 def space(pictures, width=10.4, height=3.6):
     """Paths in three dimensions side by side: {title: [(role, points (T, 3)), ...]}, one scale."""
     figure = Figure(figsize=(width, height), dpi=DPI)
@@ -548,6 +570,41 @@ def projections(pictures, low=-30.0, width=10.4):
     bar = figure.add_axes([0.915, box.y0, 0.015, box.height])
     figure.colorbar(drawn, cax=bar, label="dB")
     return figure
+
+
+@house()
+def phases(x, y, line, *, xlabel, ylabel, label, width=8.2, height=4.4):
+    """The view of a study of two names: a part of 0 to 1 for each pair, grey until it is known.
+
+    x, y: the values, evenly spaced and rising; line: (label, x values, y values), drawn over it;
+    label: of the colours. update(data) takes a dict: part (len(y), len(x)), NaN where nothing is
+    known yet, and told, the title.
+    """
+    figure = Figure(figsize=(width, height), dpi=DPI)
+    FigureCanvasAgg(figure)
+    panel = figure.add_axes([0.11, 0.16, 0.56, 0.74])
+    half_x, half_y = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2
+    extent = (x[0] - half_x, x[-1] + half_x, y[0] - half_y, y[-1] + half_y)
+    colours = matplotlib.colormaps["cividis"].copy()
+    colours.set_bad("#dddddd")
+    empty = torch.full((len(y), len(x)), math.nan).numpy()
+    options = {"origin": "lower", "extent": extent, "aspect": "auto", "vmin": 0, "vmax": 1}
+    drawn = live(panel.imshow(empty, cmap=colours, **options))
+    name, *points = line
+    live(panel.plot(*map(numbers, points), color="#FFFFFF", linewidth=5)[0])
+    edge = {"label": name, "marker": "", "color": "#D55E00"}
+    live(panel.plot(*map(numbers, points), **style("bound", **edge))[0])
+    panel.set(xlabel=xlabel, ylabel=ylabel, xlim=extent[:2], ylim=extent[2:])
+    panel.grid(False)
+    figure.colorbar(drawn, cax=figure.add_axes([0.69, 0.16, 0.025, 0.74]), label=label)
+    panel.legend(loc="lower left", bbox_to_anchor=(1.26, 0.0), frameon=False)
+
+    def update(data):
+        drawn.set_data(torch.as_tensor(data["part"]).cpu().numpy())
+        if data["told"] != panel.get_title():
+            panel.set_title(data["told"])
+
+    return figure, update
 
 
 @house()

@@ -163,6 +163,7 @@ class Lab:
     alt: what the picture shows, in words.
     train: `train(**values)` returns an iterator of objects with step, steps, loss, validation (None
         or NMSE in dB) and model; closing it leaves the model at its best.
+    go, falls: the words for beginning and for the loss, where it is no training.
 
     Raises ValueError for an empty alt text, and whatever the first computation raises. Later errors
     are told beside the control, kept in `error`, and raised by `check()`.
@@ -170,10 +171,11 @@ class Lab:
 
     shown = {}
 
-    def __init__(self, compute, view, controls, *, alt, train=None, title=""):
+    def __init__(self, compute, view, controls, *, alt, train=None, title="", go="Train",
+                 falls="loss"):  # fmt: skip
         show.described(alt)
         self.alt, self.title, self.controls = alt, title, controls
-        self._compute, self._train = compute, train
+        self._compute, self._train, self._words = compute, train, (go, falls)
         self.trained, self.training, self.curve, self.failed = None, False, [], {}
         self._pending, self._setting, self._stopping, self._task = None, False, False, None
         self._last = next(iter(controls))
@@ -356,9 +358,10 @@ class Lab:
         self._progress.max, self._progress.value = point.steps, point.step
         validation = self.curve[-1][2]
         nmse = "" if validation is None else f" · validation {validation:.1f} dB".replace("-", "−")
+        loss = f"{self._words[1]} {float(point.loss):.3g}"
         self._label.value = (
             f'<span role="{"status" if verb != "step" else "presentation"}">{verb} {point.step} of '
-            f"{point.steps} · loss {float(point.loss):.3g}{nmse} · {seconds:.1f} s</span>"
+            f"{point.steps} · {loss}{nmse} · {seconds:.1f} s</span>"
         )
 
     def _draw_curve(self, point, seconds):
@@ -382,8 +385,9 @@ class Lab:
         row = w.Layout(flex_flow="row wrap", grid_gap="0 18px")
         top = w.HBox([control.box for control in self.controls.values()], layout=row)
         if self._train:
-            self._curve = show.Curve()
-            self._go, self._halt = w.Button(description="Train"), w.Button(description="Stop")
+            go, falls = self._words
+            self._curve = show.Curve(falls)
+            self._go, self._halt = w.Button(description=go), w.Button(description="Stop")
             self._go.on_click(lambda _: self._later(self.train))
             self._halt.on_click(lambda _: self._later(self.stop))
             self._buttons()

@@ -719,6 +719,56 @@ WRONG = {
         ("wrong.double().mean(0).std() / len(wrong) ** 0.5", "over √blocks"),
         ("wrong.double().mean()", "rate itself"),
     ],
+    "longer": [
+        ("4", "in proportion"),
+        ("16", "The square"),
+        ("256", "One power"),
+        ("8", "how many times more"),
+    ],
+    "seed_of_point": [
+        ("hash(str(sorted(point.items())))", "differs from process to process"),
+        ("repetition", "base seed is not in it"),
+        ("base * 7919 + repetition", "snr_db is not in it"),
+        (
+            "int.from_bytes(sha256(json.dumps([base, point, repetition]).encode()).digest()[:8])",
+            "order of the names",
+        ),
+        (
+            "int.from_bytes(sha256(json.dumps([base, point, repetition], sort_keys=True)"
+            ".encode()).digest()[:8])",
+            "10 and 10.0",
+        ),
+        ("sha256(b'').hexdigest()", "Expected an int"),
+        ("torch.randint(10**9, ()).item()", "Twice the same"),
+    ],
+    "together": [
+        ("250", "Not of one call's"),
+        ("50", "how many calls are 50"),
+        ("5", "sending is 4.0 %"),
+        ("20", "the smallest"),
+    ],
+    "left_to_do": [
+        ("jobs", "is done"),
+        ("[s for s in jobs if s not in {r['seed'] for r in rows}]", "tried again"),
+        (
+            "[s for s in jobs if s not in {r['seed'] for r in rows if r.get('value')}]",
+            "which is a value",
+        ),
+        (
+            "[s for s in jobs if s not in {r['seed'] for r in rows} or s in "
+            "{r['seed'] for r in rows if 'error' in r}]",
+            "done later",
+        ),
+        ("sorted({*jobs} - {r['seed'] for r in rows if 'error' not in r})", "order of the jobs"),
+    ],
+    "amdahl": [
+        ("28.8", "efficiency"),
+        ("18.9", "doubles the workers"),
+        ("32", "Only without"),
+        ("9", "ceiling"),
+        ("1 / (0.2 + 0.8 / 32)", "not 0.2"),
+        ("5", "first σ"),
+    ],
 }
 
 

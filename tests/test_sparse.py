@@ -29,6 +29,7 @@ from mbdl_course.sparse import (
     observed,
     sparse_signals,
     support_schedule,
+    transition,
 )
 from mbdl_course.unfold import Fixed, Thetas
 
@@ -339,3 +340,25 @@ def test_counts_arrive_as_they_are_and_are_not_learned():
     twin = Thetas((0.1, Fixed(3)), 2)
     twin.load_state_dict(thetas.state_dict())
     assert torch.equal(twin.schedule(0), thetas.schedule(0))
+
+
+@pytest.mark.parametrize("part", [1e-4, 0.05, 0.2, 0.5, 0.9])
+def test_transition_against_scipy(part):
+    """The minimum over τ of ρ(1 + τ²) + (1 − ρ) E max(|g| − τ, 0)², the mean by quadrature."""
+    from scipy.integrate import quad
+    from scipy.optimize import minimize_scalar
+    from scipy.stats import norm
+
+    def objective(tau):
+        over = quad(lambda u: (u - tau) ** 2 * 2 * norm.pdf(u), tau, 40)[0]
+        return part * (1 + tau**2) + (1 - part) * over
+
+    found = minimize_scalar(objective, bounds=(0, 10), method="bounded", options={"xatol": 1e-9})
+    assert transition(part) == pytest.approx(found.fun, rel=1e-6)
+
+
+def test_transition_at_its_ends():
+    assert transition(0) == pytest.approx(0, abs=1e-9) and transition(1) == 1
+    for bad in (-0.1, 1.1, math.nan):
+        with pytest.raises(ValueError, match="part: got"):
+            transition(bad)

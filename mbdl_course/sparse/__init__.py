@@ -41,6 +41,7 @@ from .problem import (
     least_squares_on,
     observed,
     sparse_signals,
+    transition,
 )
 
 __all__ = [
@@ -48,5 +49,5 @@ __all__ = [
     "analytic_weights", "checked", "coherence", "coordinate_descent", "coupled", "filters",
     "fista", "gaussian_matrix", "gradient", "gram", "greedy_descent", "iht", "ista",
     "kkt_residual", "lasso", "learned_gram", "least_squares_on", "lipschitz", "matrices",
-    "observed", "ridge", "sparse_signals", "support_schedule", "with_back",
+    "observed", "ridge", "sparse_signals", "transition", "support_schedule", "with_back",
 ]  # fmt: skip

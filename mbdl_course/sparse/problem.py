@@ -78,6 +78,31 @@ def coherence(H, B=None):
     return (product - torch.diag(product.diagonal())).abs().max()
 
 
+def transition(part):
+    """The measurements per unknown, n/m, at which min ‖s‖₁ subject to Hs = x begins to succeed.
+
+    ψ(ρ) = min_τ ρ(1 + τ²) + (1 − ρ) E max(|g| − τ, 0)², g standard normal: with `part` ρ of m
+    entries non-zero and a Gaussian H, below it recovery fails with high probability, above it
+    succeeds. Amelunxen, Lotz, McCoy, Tropp 2014, doi 10.1093/imaiai/iau005, Proposition 4.5.
+    Raises ValueError unless 0 <= part <= 1.
+    """
+    if not 0 <= part <= 1:
+        raise ValueError(f"part: got {part}, expected a part of the entries, 0 to 1")
+
+    def tail(t):  # the density at t, the probability beyond t
+        return math.exp(-t * t / 2) / math.sqrt(2 * math.pi), math.erfc(t / math.sqrt(2)) / 2
+
+    low, high = 0.0, 40.0
+    for _ in range(80):  # the slope of what is minimised rises: where is it zero?
+        middle = (low + high) / 2
+        density, beyond = tail(middle)
+        falling = part * middle < 2 * (1 - part) * (density - middle * beyond)
+        low, high = (middle, high) if falling else (low, middle)
+    density, beyond = tail(low)
+    over = 2 * ((1 + low**2) * beyond - low * density)
+    return part * (1 + low**2) + (1 - part) * over
+
+
 def least_squares_on(support, x, H):
     """The oracle: least squares on the true support (..., m, 1), zero elsewhere.
 
