@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from mbdl_course import datasets
+from mbdl_course import datasets, learn, weights
 from mbdl_course.doa import (
     AntiRectifier,
     CovarianceCNN,
@@ -150,8 +150,32 @@ def test_no_training_set_shares_a_seed_with_a_test_set(monkeypatch):
             make(seed)
     held_out = recipes.VALIDATION_SEED
     training = [seed for seed in asked if seed != held_out]
-    assert recipes.TEST_SEED not in asked and held_out in asked
-    assert min(abs(a - b) for a in training for b in (held_out, recipes.TEST_SEED)) > 100
+    assert held_out in asked
+    asked.clear()
+    for test_sets in recipes.TEST_SETS.values():
+        test_sets()
+    assert recipes.TEST_SEED in asked and held_out not in asked
+    assert min(abs(a - b) for a in training for b in (held_out, *asked)) > 100
+
+
+def test_scenes_across_the_ends_are_told_apart():
+    doa = torch.tensor([[-85.0, 0.0, 80.0], [-60.0, 0.0, 60.0], [0.0, 40.0, 89.0]]).deg2rad()
+    assert recipes.across(doa).tolist() == [True, False, False]
+    found = recipes.told(torch.tensor([1.0, 0.1, 0.01]), doa)
+    wanted = {"mean": 0.37, "median": 0.1, "across": 1.0, "elsewhere": 0.055}
+    wanted["elsewhere_median"] = 0.01  # the lower one of two
+    assert found == {name: pytest.approx(20 * math.log10(v), abs=1e-3)
+                     for name, v in wanted.items()}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", recipes.TEST_SETS)
+def test_what_the_chapter_shows_is_measured_for_every_seed(name):
+    entry = learn.manifest()[name]
+    found = entry["not_shipped_nmse_db_by_seed"]
+    assert {len(values) for values in found.values()} == {len(recipes.SEEDS)}
+    first = recipes.shown(name, weights.shipped(name))
+    assert first.keys() <= found.keys()
+    assert first == {key: pytest.approx(found[key][0], abs=0.05) for key in first}
 
 
 @pytest.mark.parametrize("make", [DeepAugmentedMUSIC, CovarianceCNN])

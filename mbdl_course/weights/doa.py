@@ -1,6 +1,7 @@
 """Recipes of chapter 13: covariances learned for coherent sources, and where else they may help."""
 
 import math
+from functools import partial
 from itertools import cycle
 
 import torch
@@ -12,12 +13,17 @@ from mbdl_course.doa import (
     EncoderDecoder,
     LeakyReLU,
     SubspaceNet,
+    calibrated,
     coloured,
     disturbed,
     esprit,
+    maximum_likelihood,
     mean_rmspe,
+    music,
     observed,
+    rmspe,
     root_music,
+    sample_covariance,
     scenes,
     through,
     uniform_linear,
@@ -117,6 +123,11 @@ def error_db(covariance, data, loss=None):
         return 20 * math.log10((loss or through(esprit))(covariance(data[0]), data[1]).item())
 
 
+def median_rmspe(R, doa):
+    """The median over the scenes where `through(esprit)` takes the mean."""
+    return rmspe(esprit(R, doa.shape[-1]), doa).median()
+
+
 def file(make, problem, n_train, steps, draw):
     """A File: make(seed) from every seed, its figure on 1,000 scenes of draw."""
     return File(
@@ -145,10 +156,14 @@ def at_one_array(seed, array=None):
     return learned(surrogate(seed), [data], 3000, seed, held_out)
 
 
+def cnn(seed):
+    return CovarianceCNN(SENSORS, 3, generator=seeded(seed + 100))
+
+
 RIVALS = {  # name: (module, loss, steps, learning rate, training sizes)
     "subspacenet": (surrogate, through(esprit), 1500, 1e-3, (1000, 5000, 20_000)),
-    "cnn": (lambda seed: CovarianceCNN(SENSORS, 3, generator=seeded(seed + 100)), mean_rmspe,
-            1500, 1e-3, (1000, 5000, 20_000)),
+    "cnn": (cnn, mean_rmspe, 1500, 1e-3, (1000, 5000, 20_000)),
+    "cnn_long": (cnn, mean_rmspe, 6000, 1e-3, (20_000,)),
     "augmented": (lambda seed: DeepAugmentedMUSIC(SENSORS, 3, generator=seeded(seed + 100)),
                   mean_rmspe, 1500, 3e-3, (1000, 5000, 20_000)),
     "root_head": (surrogate, through(root_music), 1500, 1e-3, (20_000,)),
@@ -188,16 +203,94 @@ def single():
                 for n, k in ((20_000, seed), (1000, VALIDATION_SEED), (1000, TEST_SEED))
             )
             model = learned(surrogate(seed, lags), [data], 2000, seed, held_out)
-            found.setdefault(f"lags_{lags}", []).append(round(error_db(model, test), 2))
+            for name, loss in (("", None), ("_median", median_rmspe)):
+                value = error_db(model, test, loss)
+                found.setdefault(f"lags_{lags}{name}", []).append(round(value, 2))
     return found
 
 
-def with_others(one, others):
-    """The same File; what is measured but not shipped stands beside it in the manifest."""
+# ---- What the chapter shows of each network ----------------------------------------------------
+
+TEST_SETS = {  # file: () -> {case: (x, doa)}
+    "subspacenet": lambda: {
+        "test": coherent(1000, TEST_SEED),
+        "first_500": tuple(v[:500] for v in coherent(1000, TEST_SEED)),
+        "any_phase": coherent(1000, 13150, phases=True),
+        **{f"snr_{v}": coherent(1000, 13200, snr_db=float(v)) for v in (10, 20)}},
+    "subspacenet_mixed": lambda: {
+        f"sources_{m}": coherent(1000, 13160 + m, m, phases=True) for m in COUNTS},
+    "subspacenet_few": lambda: {
+        f"snapshots_{T}": apart(1000, 13180 + T, snapshots=T) for T in (*SHORT, 100)},
+    "subspacenet_array": lambda: {"test": bent(1000, TEST_SEED)},
+    "subspacenet_each": lambda: {"test": bent(1000, TEST_SEED, "each")},
+}  # fmt: skip
+
+
+def likely(x, sources=3, **options):
+    """Maximum likelihood in double precision: its steps need it, whatever x comes in."""
+    R = sample_covariance(x.to(torch.complex128))
+    return maximum_likelihood(R, sources, **options).to(x.real.dtype)
+
+
+def fitted_array():
+    """`calibrated` on a hundred scenes of known directions, of one_array()."""
+    x, doa = bent(100, 13190)
+    return calibrated(sample_covariance(x), doa, LINE)
+
+
+def across(doa):
+    """Scenes with a source near each end: the sines of −90° and 90° are one direction to LINE."""
+    s = doa.sin()
+    return s[:, 0] + 2 - s[:, -1] < 0.1
+
+
+def told(error, doa):
+    """{figure: dB} of the RMSPE of each scene: over all, across the ends, and elsewhere."""
+    a = across(doa)
+    parts = {"mean": error.mean(), "median": error.median(), "across": error[a].mean(),
+             "elsewhere": error[~a].mean(), "elsewhere_median": error[~a].median()}  # fmt: skip
+    return {name: round(20 * math.log10(value), 3) for name, value in parts.items()}
+
+
+def shown(name, model, finish=None):
+    """{case_part_figure: dB}: ESPRIT on a learned covariance and, where `finish` is given, the
+    likelihood started there."""
+    found = {}
+    for case, (x, doa) in TEST_SETS[name]().items():
+        m = doa.shape[-1]
+        with torch.no_grad():
+            parts = {"net": esprit(model(x), m)}
+        if finish:
+            parts["both"] = finish(x, m, start=parts["net"])
+        for part, doa_hat in parts.items():
+            figures = told(rmspe(doa_hat, doa), doa)
+            found |= {f"{case}_{part}_{figure}": v for figure, v in figures.items()}
+    return found
+
+
+def by_music(model):
+    """The covariance that ESPRIT trained, read by the minima of MUSIC's spectrum instead."""
+    return {"music_n20000": round(error_db(model, coherent(1000, TEST_SEED), through(music)), 2)}
+
+
+def on_others(model):
+    """The test sets of `single`, for the network trained on all numbers of sources."""
+    return {f"all_used_{m}": round(error_db(model, coherent(1000, TEST_SEED, m, phases=True)), 2)
+            for m in COUNTS}  # fmt: skip
+
+
+def with_others(one, measures, others=dict):
+    """The same File; beside it in the manifest stands what `measures`, functions of a model, find
+    for the model of each seed, and what `others` trains but does not ship."""
 
     def train():
         models, facts = one.train()
-        return models, facts | {"not_shipped_nmse_db_by_seed": others()}
+        found = others()
+        for model in models:
+            for measure in measures:
+                for key, value in measure(model).items():
+                    found.setdefault(key, []).append(value)
+        return models, facts | {"not_shipped_nmse_db_by_seed": found}
 
     return one._replace(train=train)
 
@@ -205,18 +298,26 @@ def with_others(one, others):
 FILES = {
     "subspacenet": with_others(
         file(in_phase, "8 sensors, three coherent sources in phase, 10 dB, T = 100", 20_000,
-             "1,500 of batch 128", coherent), rivals),
+             "1,500 of batch 128", coherent),
+        [partial(shown, "subspacenet"), by_music], rivals),
     "subspacenet_mixed": with_others(
         file(mixed, "8 sensors, two to five coherent sources of any phases, 10 dB, T = 100",
              "20,000 of each number of sources", "6,000 of batch 128",
-             lambda count, seed: coherent(count, seed, phases=True)), single),
-    "subspacenet_few": file(
-        few, "8 sensors, three independent sources, 10 dB, T = 2, 5, 10, 20", "10,000 of each T",
-        "4,000 of batch 128", lambda count, seed: apart(count, seed, snapshots=5)),
-    "subspacenet_array": file(
-        at_one_array, "three independent sources, 10 dB, T = 100, one wrong array", 20_000,
-        "3,000 of batch 128", bent),
-    "subspacenet_each": file(
-        lambda seed: at_one_array(seed, "each"), "the same, another wrong array in each scene",
-        20_000, "3,000 of batch 128", lambda count, seed: bent(count, seed, "each")),
+             lambda count, seed: coherent(count, seed, phases=True)),
+        [partial(shown, "subspacenet_mixed", finish=likely), on_others], single),
+    "subspacenet_few": with_others(
+        file(few, "8 sensors, three independent sources, 10 dB, T = 2, 5, 10, 20",
+             "10,000 of each T", "4,000 of batch 128",
+             lambda count, seed: apart(count, seed, snapshots=5)),
+        [partial(shown, "subspacenet_few", finish=likely)]),
+    "subspacenet_array": with_others(
+        file(at_one_array, "three independent sources, 10 dB, T = 100, one wrong array", 20_000,
+             "3,000 of batch 128", bent),
+        [lambda model: shown("subspacenet_array", model,
+                             finish=partial(likely, array=fitted_array()))]),
+    "subspacenet_each": with_others(
+        file(lambda seed: at_one_array(seed, "each"),
+             "the same, another wrong array in each scene", 20_000, "3,000 of batch 128",
+             lambda count, seed: bent(count, seed, "each")),
+        [partial(shown, "subspacenet_each")]),
 }  # fmt: skip
