@@ -4,6 +4,7 @@
 #   make test                every check: lint, budgets, unit and law tests, chapters, browser
 #   make build [NAMES=03]    run chapters from a fresh kernel and store their outputs
 #   make weights [NAMES=x]   make the shipped weights again
+#   make bench [NAMES=x]     ours against other libraries; ARGS=--store keeps the ratios
 #   make report | doctor | lint | clean
 #
 # TORCH=cpu: the small torch build; PYTHON=...: the interpreter; ARGS=...: more for JupyterLab or pytest
@@ -32,7 +33,7 @@ export IPYTHONDIR := $(CURDIR)/$(VENV)/ipython
 export MPLCONFIGDIR := $(CURDIR)/$(VENV)/matplotlib
 export MBDL_CACHE := $(CURDIR)/$(VENV)/cache
 
-.PHONY: lab test lint report doctor build weights clean
+.PHONY: lab test lint report doctor build weights bench clean
 .DEFAULT_GOAL := lab
 
 # Loopback and a token always; no look round for language servers (it starts npm where there is one);
@@ -62,6 +63,9 @@ build: $(VENV)/test
 
 weights: $(VENV)/lab
 	$(PY) -m mbdl_course weights $(NAMES)
+
+bench: $(VENV)/bench
+	OMP_NUM_THREADS=1 $(PY) benchmarks/run.py $(NAMES) $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache mbdl_course.egg-info
@@ -107,3 +111,8 @@ $(VENV)/test: $(SETUP)
 	$(PIP) -e '.[lab,test]'
 	$(PY) -m jupyterlab.labextensions disable --level=sys_prefix @jupyterlab/apputils-extension:announcements
 	@touch $(VENV)/lab $@
+
+# The peers of the benchmarks that the tests do not need.
+$(VENV)/bench: $(VENV)/test
+	$(PIP) -e '.[bench]'
+	@touch $@

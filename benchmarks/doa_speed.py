@@ -1,26 +1,19 @@
-"""Directions of many scenes at once against one by one, as ratios in one run.
+"""Directions of 1,000 scenes at once against pyroomacoustics, and our own code in a loop.
 
-    python benchmarks/doa_speed.py [THREADS]
+    python benchmarks/doa_speed.py
 
-Two sources, 8 sensors half a wavelength apart, 100 snapshots, 10 dB, 1,000 scenes, float64, from
-snapshots to angles; MUSIC scans 361 angles. One by one: our own code in a loop, and the MUSIC of
-pyroomacoustics where it is installed, its object and tables made once. Theirs stays on the grid,
-ours leaves it; "on the grid" is what theirs does and no more, in double and in single precision.
-The least of twenty runs each (loops: of two).
-Writes benchmarks/results/doa_speed.json.
+Two sources within ±60°, 8 sensors half a wavelength apart, 100 snapshots, 10 dB, from snapshots to
+angles; MUSIC scans 361 angles. pyroomacoustics makes its object and tables once, stays on the grid,
+and is timed on 200 scenes; "on the grid" is what it does and no more, otherwise ours leaves it too.
 """
 
-import json
 import math
-import os
-import platform
-import sys
-from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
-from timing import seconds
+from run import main
+from timing import Job, Pair
 
 from mbdl_course.doa import (
     beamformer,
@@ -33,7 +26,6 @@ from mbdl_course.doa import (
     mvdr,
     noise_projector,
     observed,
-    rmspe,
     root_music,
     sample_covariance,
     scenes,
@@ -43,72 +35,78 @@ from mbdl_course.doa import (
 )
 from mbdl_course.learn import seeded
 
+HEADS = (beamformer, mvdr, music, root_music, esprit, maximum_likelihood)
 
-def peer(array, sources):
-    """The MUSIC of pyroomacoustics as a function of one scene's snapshots; None without it."""
-    try:
-        from pyroomacoustics.doa import MUSIC
-    except ImportError:
-        return None
-    # speed and frequency 1: a length is a number of wavelengths, bin 1 of 4 is the frequency
-    azimuth = np.pi / 2 - directions(array).numpy()
-    finder = MUSIC(array.positions.numpy().T, 4, 4, c=1.0, num_src=sources, azimuth=azimuth[::-1])
 
-    def one(x):
-        X = np.zeros((len(x), 3, x.shape[1]), complex)
-        X[:, 1] = x.numpy().conj()  # there a wave that comes earlier turns the other way
-        finder.locate_sources(X, num_src=sources, freq_bins=[1])
-        found = np.sort(np.pi / 2 - finder.azimuth_recon)
-        return np.resize(found, sources)  # where it finds fewer peaks
-
-    return one
+def snapshots(count):
+    array = uniform_linear(8)
+    scene = scenes(count, 2, array, 100, seeded(0), widest=math.radians(60))
+    return observed(scene, array, 10.0)
 
 
 def on_the_grid(x):
-    """MUSIC as pyroomacoustics does it: the angles of the grid."""
+    """MUSIC as pyroomacoustics does it: the angles of the grid, ascending."""
     array = uniform_linear(x.shape[-2], dtype=x.real.dtype)
     C, grid = noise_projector(signal_subspace(sample_covariance(x), 2)), directions(array)
-    return grid[minima(spectrum(C, array, grid), 2)]
+    return grid[minima(spectrum(C, array, grid), 2)].sort(-1).values
 
 
-def main():
-    threads = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    torch.set_num_threads(threads)
-    array, count = uniform_linear(8), 1000
-    scene = scenes(count, 2, array, 100, seeded(0), widest=math.radians(60))
-    x = observed(scene, array, 10.0)
-    result = {"threads": threads, "scenes": count, "rows": []}
-    for head in (beamformer, mvdr, music, root_music, esprit, maximum_likelihood):
-        batch, doa = seconds(lambda: estimated(x, 2, head=head), 20)  # noqa: B023
-        some = x[:100] if head is maximum_likelihood else x
-        loop, one = seconds(lambda: [estimated(each, 2, head=head) for each in some], 2)  # noqa: B023
-        loop *= count / len(some)
-        apart = (doa[: len(some)] - torch.stack(one)).abs().max().item()
-        row = {"method": head.__name__, "batch_s": batch, "loop_s": loop}
-        row |= {"loop_over_batch": loop / batch, "largest_difference": apart}
-        if head is music and (finder := peer(array, 2)):
-            theirs, found = seconds(lambda: np.stack([finder(each) for each in x]), 2)  # noqa: B023
-            apart = (doa - torch.tensor(found)).abs().amax(-1)
-            row |= {"pyroomacoustics_s": theirs, "pyroomacoustics_over_batch": theirs / batch,
-                    "within_a_step": (apart < math.pi / 361).double().mean().item(),
-                    "their_rmspe": rmspe(torch.tensor(found), scene.doa).mean().item(),
-                    "our_rmspe": rmspe(doa, scene.doa).mean().item()}  # fmt: skip
-            for name, y in (("double", x), ("single", x.to(torch.complex64))):
-                same, _ = seconds(lambda: on_the_grid(y), 20)  # noqa: B023
-                row[f"on_the_grid_{name}_s"] = same
-                row[f"pyroomacoustics_over_on_the_grid_{name}"] = theirs / same
-        row = {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in row.items()}
-        print(row, flush=True)
-        result["rows"].append(row)
-    result["machine"] = {"cores": os.cpu_count(), "python": platform.python_version()}
-    for name in ("torch", "pyroomacoustics"):
-        try:
-            result["machine"][name] = version(name).partition("+")[0]
-        except PackageNotFoundError:
-            result["machine"][name] = None
-    path = Path(__file__).resolve().parent / "results/doa_speed.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+def pyroomacoustics(ours, dtype, steps, tiny):
+    """steps: how many steps of the grid an angle may differ."""
+    from pyroomacoustics.doa import MUSIC
 
+    array = uniform_linear(8)
+    # speed and frequency 1: a length is a number of wavelengths, bin 1 of 4 is the frequency
+    azimuth = np.pi / 2 - directions(array).numpy()
+    finder = MUSIC(array.positions.numpy().T, 4, 4, c=1.0, num_src=2, azimuth=azimuth[::-1])
+    count, few = (4, 4) if tiny else (1000, 200)
+    x = snapshots(count)
+    arriving = np.zeros((few, 8, 3, 100), complex)
+    arriving[:, :, 1] = (
+        x[:few].numpy().conj()
+    )  # there a wave that comes earlier turns the other way
+
+    def one(X):
+        finder.locate_sources(X, num_src=2, freq_bins=[1])
+        return np.resize(np.sort(np.pi / 2 - finder.azimuth_recon), 2)  # where it finds fewer peaks
+
+    def theirs():
+        return torch.from_numpy(np.stack([one(X) for X in arriving]))
+
+    def apart(a, b):
+        return (a[:few] - b).abs().max().item()
+
+    x = x.to(dtype)
+    return Job(partial(ours, x), theirs, apart, (steps + 1e-3) * math.pi / 361, count / few)
+
+
+def off_the_grid(x):
+    return estimated(x, 2, head=music)
+
+
+def looped(head, tiny):
+    count, few = (4, 2) if tiny else (1000, 20)
+    x = snapshots(count)
+
+    def loop():
+        return torch.stack([estimated(each, 2, head=head) for each in x[:few]])
+
+    def apart(a, b):
+        return (a[:few] - b).abs().max().item()
+
+    return Job(lambda: estimated(x, 2, head=head), loop, apart, 1e-8, count / few)
+
+
+PAIRS = [
+    Pair("doa/MUSIC-grid-double", "pyroomacoustics MUSIC",
+         partial(pyroomacoustics, on_the_grid, torch.complex128, 0), "pyroomacoustics"),
+    Pair("doa/MUSIC-grid-single", "pyroomacoustics MUSIC",
+         partial(pyroomacoustics, on_the_grid, torch.complex64, 1), "pyroomacoustics"),
+    Pair("doa/MUSIC-off-grid", "pyroomacoustics MUSIC",
+         partial(pyroomacoustics, off_the_grid, torch.complex128, 1), "pyroomacoustics"),
+    *(Pair(f"doa/{head.__name__}-loop", "ours, one by one", partial(looped, head))
+      for head in HEADS),
+]  # fmt: skip
 
 if __name__ == "__main__":
-    main()
+    main(["doa"])

@@ -1,28 +1,28 @@
-"""Viterbi and BCJR of many blocks at once against hmmlearn's compiled ones and a loop, as ratios.
+"""Viterbi and BCJR of many blocks at once against hmmlearn's compiled ones and a Python loop.
 
-    python benchmarks/equalize_speed.py [THREADS]
+    python benchmarks/equalize_speed.py
 
 A trellis of 16 states (memory 4, BPSK, 6 dB), blocks of 1,000 steps, float32; hmmlearn block by
-block in float64, on the same log-likelihoods; the loop is the textbook's, a Python loop over steps,
-states and predecessors, on 2 blocks, its time scaled to all. The least of five runs (the loop: of
-one). Then the fair comparison of chapter 15: eight networks trained together, 200,000 test symbols
-for each. Writes benchmarks/results/equalize_speed.json.
+block in float64, on the same log-likelihoods, timed on 100 blocks at most; the loop is the
+textbook's, over steps, states and predecessors, on two blocks. Equal are the states of the best
+path (all but one in 10,000), and the probabilities of all states.
 """
 
-import json
-import os
-import platform
-import sys
-from importlib.metadata import version
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
-from hmmlearn import _hmmc
-from timing import seconds
+from run import main
+from timing import Job, Pair
 
 from mbdl_course import equalize as eq
-from mbdl_course.learn import Stage, seeded, training
+from mbdl_course.learn import seeded
+
+
+def log_likelihoods(count, tiny):
+    law, taps = eq.gaussian(6.0), eq.exponential(0.5)
+    z = eq.sent(50 if tiny else 1000, (count,), 4, seeded(0))
+    return eq.channel_likelihood(eq.received(law, taps, z), law, taps)
 
 
 def loop(ll):
@@ -42,65 +42,52 @@ def loop(ll):
     return torch.tensor(paths).mT
 
 
-def fair():
-    """Eight networks (four SNRs, clean and under CSI error) and their rivals, 200,000 symbols."""
-    law, taps = eq.gaussian(torch.tensor([2.0, 6.0, 8.0, 10.0])[:, None]), eq.exponential(0.5)
-    z, test = eq.sent(500, (2, 4, 10), 4, seeded(1)), eq.sent(250, (4, 800), 4, seeded(2))
-    wrong = eq.disturbed(taps, torch.randn(1, 4, 10, 4, generator=seeded(3)), 0.1)
-    pilots = eq.received(law, torch.cat([taps.expand_as(wrong), wrong]), z)
-    net = eq.classifier_for(pilots, 16, seeded(4))
-    list(training(net, eq.pilots(pilots, z.state, 200, 5), eq.cross_entropy, [Stage(800, 1e-2)]))
-    ls, _ = eq.least_squares(pilots, z.state, eq.BPSK, 4)
-    x = eq.received(law, taps, test)
-    off = eq.disturbed(taps, torch.randn(800, 4, generator=seeded(6)), 0.1)
-    with torch.no_grad():
-        all_of = [eq.channel_likelihood(x, law, taps), eq.channel_likelihood(x, law, off)]
-        all_of += [eq.ViterbiNet(net)(x[:, None].expand(-1, 2, -1, -1))]
-        all_of += [law.log_likelihood(x[:, None], eq.outputs(ls))]
-        return [eq.viterbi(ll).s for ll in all_of] + [eq.bcjr(ll).s for ll in all_of]
+def other_states(ours, theirs):
+    """The share of states that differ; the first one is decided by rounding."""
+    return (ours.states[1:, : theirs.shape[1]] != theirs[1:]).double().mean().item()
 
 
-def main():
-    threads = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    torch.set_num_threads(threads)
+def looped(count, tiny):
+    count = 3 if tiny else count
+    ll = log_likelihoods(count, tiny)
+    few = ll[:, :2]
+    return Job(lambda: eq.viterbi(ll), lambda: loop(few), other_states, 1e-4, count / few.shape[1])
+
+
+def hmmlearn(soft, count, tiny):
+    from hmmlearn import _hmmc
+
     full, first = np.zeros((16, 16)), np.full(16, 1 / 16)
     for state in range(16):
         full[state, [2 * state % 16, (2 * state + 1) % 16]] = 0.5
+    count = 3 if tiny else count
+    few = min(count, 100)
+    ll = log_likelihoods(count, tiny)
+    blocks = [np.ascontiguousarray(b) for b in ll[:, :few].double().numpy().swapaxes(0, 1)]
 
-    def both(block):
-        return _hmmc.forward_log(first, full, block), _hmmc.backward_log(first, full, block)
+    def likeliest():
+        return torch.tensor(np.stack([_hmmc.viterbi(first, full, b)[1] for b in blocks])).mT
 
-    result = {"threads": threads, "steps": 1000, "states": 16, "rows": []}
-    for count in (1, 100, 1000):
-        law, taps, z = eq.gaussian(6.0), eq.exponential(0.5), eq.sent(1000, (count,), 4, seeded(0))
-        ll = eq.channel_likelihood(eq.received(law, taps, z), law, taps)
-        blocks = [np.ascontiguousarray(block) for block in ll.double().numpy().swapaxes(0, 1)]
-        ours, path = seconds(lambda: eq.viterbi(ll))  # noqa: B023
-        theirs, states = seconds(lambda: [_hmmc.viterbi(first, full, b)[1] for b in blocks])  # noqa: B023
-        soft, _ = seconds(lambda: eq.bcjr(ll))  # noqa: B023
-        their_soft, _ = seconds(lambda: [both(b) for b in blocks], 2)  # noqa: B023
-        few = min(count, 2)
-        slow, looped = seconds(lambda: loop(ll[:, :few]), 1)  # noqa: B023
-        same = path.states[1:] == torch.tensor(np.stack(states)).mT[1:]
-        assert same.float().mean() > 0.9999
-        assert (path.states[1:, :few] == looped[1:]).float().mean() > 0.9999
-        row = {"blocks": count, "viterbi_s": ours, "hmmlearn_over_viterbi": theirs / ours,
-               "loop_over_viterbi": slow * count / few / ours, "bcjr_s": soft,
-               "hmmlearn_over_bcjr": their_soft / soft}  # fmt: skip
-        result["rows"].append(rounded(row))
-        print(result["rows"][-1], flush=True)
-    result["fair_comparison_s"], _ = seconds(fair, 1)
-    result = rounded(result)
-    result["machine"] = {"cores": os.cpu_count(), "python": platform.python_version()}
-    result["machine"] |= {name: version(name).partition("+")[0] for name in ("torch", "hmmlearn")}
-    print(result)
-    path = Path(__file__).resolve().parent / "results/equalize_speed.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+    def probable():
+        both = [(_hmmc.forward_log(first, full, b), _hmmc.backward_log(first, full, b))
+                for b in blocks]  # fmt: skip
+        return np.stack([before[1] + after for before, after in both], 1)
+
+    def apart(a, b):
+        return (a.states[:, :few].exp() - torch.tensor(b).softmax(-1)).abs().max().item()
+
+    if soft:
+        return Job(lambda: eq.bcjr(ll), probable, apart, 1e-3, count / few)
+    return Job(lambda: eq.viterbi(ll), likeliest, other_states, 1e-4, count / few)
 
 
-def rounded(row):
-    return {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in row.items()}
-
+PAIRS = [
+    *(Pair(f"equalize/{'BCJR' if soft else 'Viterbi'}-hmmlearn-{count}", "hmmlearn, compiled",
+           partial(hmmlearn, soft, count), "hmmlearn")
+      for soft in (False, True) for count in (1, 100, 1000)),
+    *(Pair(f"equalize/Viterbi-loop-{count}", "a Python loop", partial(looped, count))
+      for count in (1, 100, 1000)),
+]  # fmt: skip
 
 if __name__ == "__main__":
-    main()
+    main(["equalize"])

@@ -1,104 +1,136 @@
-"""Filtering many trajectories at once against filterpy, one by one, as ratios in one run.
+"""Kalman filter and Rauch-Tung-Striebel smoother of many trajectories against other libraries.
 
-    python benchmarks/tracking_speed.py [THREADS]
+    python benchmarks/tracking_speed.py
 
-The linear canonical model of two states, r² = 1, q² = 0.01, float64, 100 steps; the same start
-before the first step for both, so that all estimates agree. KalmanNet is the chapter's: one GRU of
-32 units. The least of five runs each (filterpy:
-of two). dynamax, compiled, stands beside where it is installed (it is no part of the environment).
-Writes benchmarks/results/tracking_speed.json.
+The linear canonical model of two states, r² = 1, q² = 0.01, 100 steps, float64; all start at a
+state that is known to be zero before the first step, so that all estimates agree. filterpy and
+statsmodels take trajectories one by one, timed on at most 40 of them; dynamax, compiled, takes all
+at once (it is no part of the environment).
 """
 
-import json
-import os
-import platform
-import sys
-from importlib.metadata import version
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
-from filterpy.kalman import KalmanFilter
-from timing import seconds
+from run import main
+from timing import Job, Pair
 
 from mbdl_course.fold import last
 from mbdl_course.learn import seeded
+from mbdl_course.smoothing import rts
 from mbdl_course.tracking import (
     Belief,
-    KalmanNet,
-    OneGRU,
     canonical,
     filtered,
+    history,
     riccati,
     simulated,
     steady,
     white,
 )
 
+MODEL = canonical(2, 0.01, 1.0)
+START = Belief(torch.zeros(2, 1, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64))
 
-def filterpy(x, model, start):
-    F, H, Q, R = (part.numpy() for part in model)
-    estimates = []
-    for trajectory in x.unbind(1):
+
+def ours(x, smoothed, gain=riccati):
+    """The estimates of a smoother (T, ..., 2, 1), or of a filter after the last step."""
+    beliefs = filtered(x, MODEL, gain(MODEL), START)
+    return rts(history(beliefs)).s if smoothed else last(beliefs).s
+
+
+def filterpy(smoothed):
+    from filterpy.kalman import KalmanFilter
+
+    F, H, Q, R = (part.numpy() for part in MODEL)
+
+    def one(z):
         kf = KalmanFilter(dim_x=2, dim_z=2)
-        kf.x, kf.P = start.s.numpy(), start.Sigma.numpy()
+        kf.x, kf.P = START.s.numpy(), START.Sigma.numpy()
         kf.F, kf.H, kf.Q, kf.R = F, H, Q, R
-        for z in trajectory.numpy():
+        if smoothed:
+            means, covariances, _, _ = kf.batch_filter(z)
+            return kf.rts_smoother(means, covariances)[0]
+        for each in z:
             kf.predict()
-            kf.update(z)
-        estimates.append(kf.x)
-    return torch.tensor(np.stack(estimates))
+            kf.update(each)
+        return kf.x
+
+    return one
 
 
-def dynamax(x, model):
-    """The compiled filter of dynamax, over all trajectories at once; None where it is missing."""
-    try:
-        import jax
-        from dynamax.linear_gaussian_ssm import lgssm_filter
-        from dynamax.linear_gaussian_ssm.inference import make_lgssm_params
-    except ImportError:
-        return None
+def statsmodels(smoothed):
+    from statsmodels.tsa.statespace.kalman_smoother import KalmanSmoother
+
+    F, H, Q, R = (part.numpy() for part in MODEL)
+    known = {"transition": F, "design": H, "state_cov": Q, "obs_cov": R, "selection": np.eye(2)}
+
+    def one(z):  # a second series bound to the same object would not be seen
+        kf = KalmanSmoother(k_endog=2, k_states=2, **known)
+        kf.initialize_known(np.zeros(2), Q)  # of the first state, not of the one before
+        kf.bind(z[..., 0].copy())
+        if smoothed:
+            return kf.smooth().smoothed_state.T[..., None]
+        return kf.filter().filtered_state[:, -1:]
+
+    return one
+
+
+def one_by_one(peer, count, smoothed, tiny):
+    count, few = (3, 2) if tiny else (count, min(count, 40))
+    x, _ = simulated(MODEL, START, white(10 if tiny else 100, count, MODEL, seeded(0)))
+    one, some = peer(smoothed), [trajectory.numpy() for trajectory in x[:, :few].unbind(1)]
+
+    def theirs():
+        return torch.from_numpy(np.stack([one(z) for z in some], -3))
+
+    def apart(a, b):
+        return (a[..., :few, :, :] - b).abs().max().item()
+
+    return Job(partial(ours, x, smoothed), theirs, apart, 1e-8, count / few)
+
+
+def dynamax(count, smoothed, tiny):
+    import jax
+    from dynamax.linear_gaussian_ssm import lgssm_filter, lgssm_smoother
+    from dynamax.linear_gaussian_ssm.inference import make_lgssm_params
+
     jax.config.update("jax_enable_x64", True)
-    F, H, Q, R = (jax.numpy.asarray(part.numpy()) for part in model)
-    # its first belief is of the first state: after a start that is known to be zero that is N(0, Q)
-    params = make_lgssm_params(jax.numpy.zeros(2), Q, F, Q, H, R)
-    run = jax.jit(jax.vmap(lambda y: lgssm_filter(params, y).filtered_means[-1]))
-    y = jax.numpy.asarray(x[..., 0].transpose(0, 1).numpy())
-    return lambda: run(y).block_until_ready()
+    x, _ = simulated(MODEL, START, white(100, 3 if tiny else count, MODEL, seeded(0)))
+    F, H, Q, R = (jax.numpy.asarray(part.numpy()) for part in MODEL)
+    params = make_lgssm_params(jax.numpy.zeros(2), Q, F, Q, H, R)  # of the first state
+
+    def one(y):
+        if smoothed:
+            return lgssm_smoother(params, y).smoothed_means
+        return lgssm_filter(params, y).filtered_means[-1]
+
+    run, y = jax.jit(jax.vmap(one, -2, -2 if smoothed else 0)), jax.numpy.asarray(x[..., 0].numpy())
+
+    def apart(a, b):
+        return np.abs(a[..., 0].numpy() - np.asarray(b)).max()
+
+    # it adds a little to what it inverts
+    return Job(partial(ours, x, smoothed), lambda: run(y).block_until_ready(), apart, 1e-6)
 
 
-def main():
-    threads = int(sys.argv[1]) if len(sys.argv) > 1 else 1
-    torch.set_num_threads(threads)
-    model = canonical(2, 0.01, 1.0)
-    start = Belief(torch.zeros(2, 1, dtype=torch.float64), torch.zeros(2, 2, dtype=torch.float64))
-    gain = KalmanNet(model, OneGRU(2, 2, wide=4, hidden=4).double().requires_grad_(False))
-    result = {"threads": threads, "steps": 100, "rows": []}
-    for count in (1, 200, 1000, 5000):
-        x, _ = simulated(model, start, white(100, count, model, seeded(0)))
-        ours, belief = seconds(lambda: last(filtered(x, model, riccati(model), start)))  # noqa: B023
-        fixed, _ = seconds(lambda: last(filtered(x, model, steady(model), start)))  # noqa: B023
-        learned, _ = seconds(lambda: last(filtered(x, model, gain, start)))  # noqa: B023
-        row = {"trajectories": count, "kalman_s": ours, "steady_s": fixed, "kalmannet_s": learned,
-               "kalmannet_over_kalman": learned / ours}  # fmt: skip
-        if count <= 1000:
-            theirs, s = seconds(lambda: filterpy(x, model, start), 2)  # noqa: B023
-            row |= {"filterpy_s": theirs, "filterpy_over_kalman": theirs / ours,
-                    "largest_difference": (belief.s - s).abs().max().item()}  # fmt: skip
-        if compiled := dynamax(x, model):
-            compiled()
-            theirs, s = seconds(compiled)
-            off = np.abs(np.asarray(s) - belief.s[..., 0].numpy()).max()
-            row |= {"dynamax_s": theirs, "dynamax_over_kalman": theirs / ours,
-                    "difference_to_dynamax": off}  # fmt: skip
-        row = {k: float(f"{v:.3g}") if isinstance(v, float) else v for k, v in row.items()}
-        print(row, flush=True)
-        result["rows"].append(row)
-    result["machine"] = {"cores": os.cpu_count(), "python": platform.python_version()}
-    result["machine"] |= {name: version(name).partition("+")[0] for name in ("torch", "filterpy")}
-    path = Path(__file__).resolve().parent / "results/tracking_speed.json"
-    path.write_text(json.dumps(result, indent=1) + "\n")
+def fixed(tiny):
+    """The gain that the filter settles at, against the covariances of each step."""
+    x, _ = simulated(MODEL, START, white(100, 3 if tiny else 200, MODEL, seeded(0)))
+    apart = lambda a, b: (a - b).abs().max().item()  # noqa: E731
+    return Job(partial(ours, x, False, steady), partial(ours, x, False), apart, 1e-3)
 
+
+PAIRS = [
+    *(Pair(f"tracking/{'smoother' if smoothed else 'filter'}-{peer.__name__}-{count}",
+           peer.__name__, partial(one_by_one, peer, count, smoothed), peer.__name__)
+      for smoothed in (False, True) for peer in (filterpy, statsmodels)
+      for count in (1, 200, 1000)),
+    *(Pair(f"tracking/{'smoother' if smoothed else 'filter'}-dynamax-{count}", "dynamax, compiled",
+           partial(dynamax, count, smoothed), "dynamax")
+      for smoothed in (False, True) for count in (1, 200, 1000)),
+    Pair("tracking/steady-200", "ours, Riccati", fixed),
+]  # fmt: skip
 
 if __name__ == "__main__":
-    main()
+    main(["tracking"])

@@ -21,11 +21,13 @@ chapter                               module
 13 Direction of arrival               ``doa``
 14 MIMO detection                     ``mimo``
 15 Channels with memory               ``equalize``
+19 At scale                           ``scaling``, ``evaluate``, ``reproduce``
 ====================================  =======================================================
 
 Under all chapters: ``fold`` (the loop), ``prox``, ``operators``; ``unfold``, ``networks``,
 ``learn``, ``evaluate``, ``datasets``; ``show`` and ``widgets`` draw; ``exercises`` checks.
-``python -m mbdl_course doctor`` says whether the course will run.
+``python -m mbdl_course doctor`` says whether the course will run, ``reproduce`` computes published
+figures again.
 """
 
 __version__ = "0.1.0"

@@ -1,4 +1,4 @@
-"""python -m mbdl_course doctor | build | report | weights: the course looks after itself."""
+"""python -m mbdl_course doctor | build | report | weights | reproduce: it looks after itself."""
 
 import argparse
 import hashlib
@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import tomllib
+from contextlib import nullcontext
 from importlib import metadata
 from pathlib import Path
 
@@ -356,6 +357,53 @@ def weights(names=(), listed=False):
     return 0
 
 
+# ---- reproduce ----
+
+
+def reproduce(names=(), scale="quick", workers=1, scheduler=None, device="cpu", out="results"):
+    """Compute published figures again and print ours beside the paper's; without names, list them.
+
+    Returns 1 where a point failed. An interrupted command goes on where it was.
+    """
+    import torch
+
+    from mbdl_course.reproduce import ENTRIES, run, told
+
+    if unknown := [name for name in names if name not in ENTRIES and name != "all"]:
+        raise ValueError(f"name: got {', '.join(unknown)}, expected all or some of {list(ENTRIES)}")
+    if device != "cpu" and not device.startswith("cuda"):
+        raise ValueError(f"device: got {device!r}, expected cpu or cuda")
+    if device != "cpu" and not torch.cuda.is_available():
+        raise ValueError(f"device: got {device!r}, but torch sees no GPU")
+    if workers < 1:
+        raise ValueError(f"workers: got {workers}, expected 1 or more")
+    if workers > 1 and scheduler:
+        raise ValueError(f"scheduler: got {scheduler!r} beside workers={workers}, expected one")
+    if not names:
+        for name, entry in ENTRIES.items():
+            print(f"{name:24}{entry.title}\n{'':24}{entry.source}")
+        return 0
+    with _client(workers, scheduler) as client:
+        failed = 0
+        for name in ENTRIES if "all" in names else names:
+            lines, card = run(name, ENTRIES[name], scale, out, client, device)
+            failed += card["failed"]
+            print(told(name, ENTRIES[name], lines, card), end="\n\n")
+    return int(failed > 0)
+
+
+def _client(workers, scheduler):
+    if scheduler:
+        from distributed import Client
+
+        return Client(scheduler)
+    if workers > 1:
+        from mbdl_course.evaluate import cluster
+
+        return cluster(workers)
+    return nullcontext()
+
+
 def main(words=None):
     """Run one command; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m mbdl_course", description=__doc__)
@@ -367,8 +415,16 @@ def main(words=None):
     command = commands.add_parser("weights", help=weights.__doc__)
     command.add_argument("names", nargs="*", metavar="NAME")
     command.add_argument("--list", action="store_true", dest="listed")
+    command = commands.add_parser("reproduce", help=reproduce.__doc__)
+    command.add_argument("names", nargs="*", metavar="NAME", help="all: every entry")
+    command.add_argument("--scale", choices=["quick", "paper"], default="quick")
+    command.add_argument("--workers", type=int, default=1, metavar="N", help="processes here")
+    command.add_argument("--scheduler", metavar="URL", help="a Dask scheduler: tcp://...")
+    command.add_argument("--device", default="cpu", help="cpu or cuda")
+    command.add_argument("--out", default="results", metavar="FOLDER")
     arguments = vars(parser.parse_args(words))
-    run = {"doctor": doctor, "report": report, "build": build, "weights": weights}
+    run = {"doctor": doctor, "report": report, "build": build, "weights": weights,
+           "reproduce": reproduce}  # fmt: skip
     try:
         return run[arguments.pop("command")](**arguments)
     except ValueError as error:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from .learn import Progress
+from .operators import solve
 
 __all__ = ["Belief", "initial_belief", "kalman_step", "kalman_training", "predicted"]
 
@@ -46,10 +47,10 @@ def kalman_step(model, R, Q=0.0):
         J, s_hat = torch.func.jacrev(observe, has_aux=True)(w, x)
         J, error = J[..., 0], s.flatten() - s_hat
         noise = covariance(R, s.shape[-2], w)
-        noise = torch.kron(torch.eye(len(error) // len(noise)).to(noise), noise)
+        noise = torch.kron(eye(len(error) // len(noise), w), noise)
         S = J @ Sigma @ J.mT + noise
-        K = torch.linalg.solve(S, J @ Sigma).mT
-        A = torch.eye(len(w)).to(w) - K @ J  # Joseph's form of Σ − KJΣ: rounding leaves it positive
+        K = solve(S, J @ Sigma).mT
+        A = eye(len(w), w) - K @ J  # Joseph's form of Σ − KJΣ: rounding leaves it positive
         Sigma = A @ Sigma @ A.mT + K @ noise @ K.mT + covariance(Q, len(w), w)
         return Belief(w + K @ error[:, None], Sigma, error.square().mean() * s.shape[-2])
 
@@ -119,7 +120,14 @@ def variance(name, value, least):
 
 def covariance(value, size, like):
     """A covariance (size, size): as it is, or a variance times the identity."""
+    if isinstance(value, (int, float)):
+        return value * eye(size, like)
     value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     if value.ndim == 2 and len(value) != size:
         raise ValueError(f"R, Q, Sigma: got {len(value)} rows, expected {size}")
-    return value if value.ndim == 2 else value * torch.eye(size).to(like)
+    return value if value.ndim == 2 else value * eye(size, like)
+
+
+def eye(size, like):
+    """The identity beside a tensor: made there, not copied."""
+    return torch.eye(size, dtype=like.dtype, device=like.device)

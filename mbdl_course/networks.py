@@ -1,8 +1,31 @@
 """Plain networks without any signal processing: black boxes, and values for slots."""
 
+import torch
 from torch import nn
 
-__all__ = ["Cascade", "Columns", "mlp", "parameters", "residual_cnn"]
+__all__ = ["Cascade", "Columns", "Knowing", "mlp", "moved", "parameters", "residual_cnn"]
+
+
+class Knowing(nn.Module):
+    """A module that knows a model: what `.to` does to its parameters it does to tensors and tuples
+    of them among its attributes too. They are no part of its `state_dict`."""
+
+    def _apply(self, fn, recurse=True):
+        known = {k: v for k, v in vars(self).items() if isinstance(v, (torch.Tensor, tuple))}
+        vars(self).update(moved(known, fn))
+        return super()._apply(fn, recurse)
+
+
+def moved(value, fn):
+    """The same value with fn(t) for each tensor t in it, through tuples, lists and dictionaries."""
+    if isinstance(value, torch.Tensor):
+        return fn(value)
+    if isinstance(value, dict):
+        return {name: moved(part, fn) for name, part in value.items()}
+    if isinstance(value, (tuple, list)):
+        parts = [moved(part, fn) for part in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    return value
 
 
 class Columns(nn.Module):

@@ -8,7 +8,9 @@ import pywt
 import torch
 from torch import nn
 
-__all__ = ["Chain", "Mask", "Matrix", "Separable", "as_operator", "dct_basis", "wavelet_basis"]
+__all__ = [
+    "Chain", "Mask", "Matrix", "Separable", "as_operator", "dct_basis", "solve", "wavelet_basis",
+]  # fmt: skip
 
 
 class Transposed:
@@ -145,6 +147,14 @@ def times(matrix, s):
     if s.ndim > 2 and s.shape[-1] == 1 and matrix.ndim == 2:
         return (s[..., 0] @ matrix.mT)[..., None]
     return matrix @ s
+
+
+def solve(A, B):
+    """A⁻¹B as `torch.linalg.solve`; on a GPU without its look at the pivots, to be waited for.
+
+    There a singular A gives Inf or NaN, on a CPU LinAlgError. A (..., n, n), B (..., n, k) or (n,).
+    """
+    return torch.linalg.solve_ex(A, B).result if A.is_cuda else torch.linalg.solve(A, B)
 
 
 def as_operator(H):

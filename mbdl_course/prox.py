@@ -118,7 +118,7 @@ def threshold(V, beta):
     if not isinstance(beta, torch.Tensor):
         if not beta >= 0:
             raise ValueError(f"beta: got {beta:g}, expected a threshold of 0 or more")
-        beta = torch.as_tensor(beta, dtype=V.real.dtype, device=V.device)
+        beta = V.real.new_full((), beta)  # filled there, not copied
     return beta
 
 

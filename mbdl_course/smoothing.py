@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from .fold import last
-from .networks import mlp
+from .networks import Knowing, mlp
+from .operators import solve
 
 __all__ = [
     "Augmented", "GraphNetwork", "Iterate", "Iterates", "Smoothed", "augmented", "by_gradient",
@@ -72,9 +73,9 @@ def messages(s, x, model, start):
     ahead, turned = transposed(F, s)
     seen, back = transposed(H, s)
     expected, turned_start = transposed(F, start.s)
-    J = torch.cat([turned_start(e.expand_as(start.s)) for e in torch.eye(len(Q)).to(Q)[..., None]],
-                  dim=-1).mT  # fmt: skip
-    first = torch.linalg.solve(J @ start.Sigma @ J.mT + Q, s[:1] - expected)
+    unit = torch.eye(len(Q), dtype=Q.dtype, device=Q.device)[..., None]
+    J = torch.cat([turned_start(e.expand_as(start.s)) for e in unit], dim=-1).mT
+    first = solve(J @ start.Sigma @ J.mT + Q, s[:1] - expected)
     later = weighted(Q, s[1:] - ahead[:-1])
     past = -torch.cat([first, later])
     return past, turned(torch.cat([later, 0 * first])), back(weighted(R, x - seen))
@@ -101,7 +102,7 @@ def transposed(f, s):
 
 def weighted(Sigma, v):
     """Σ⁻¹v for columns (..., n, 1): one solve with many right-hand sides."""
-    return torch.linalg.solve(Sigma, v.reshape(-1, len(Sigma)).mT).mT.reshape(v.shape)
+    return solve(Sigma, v.reshape(-1, len(Sigma)).mT).mT.reshape(v.shape)
 
 
 class Iterate(NamedTuple):
@@ -212,7 +213,7 @@ class GraphNetwork(nn.Module):
         return self.answer(h), (h, seen)
 
 
-class Augmented(nn.Module):
+class Augmented(Knowing):
     """`augmented` as a network: x ↦ H s after `depth` steps, begun where `before(x)` says.
 
     H s is what x would be without its noise. No gradient passes through the messages, as in the

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from .fold import estimate, last
+from .networks import Knowing
 
 __all__ = ["Fixed", "Thetas", "Unfolded"]
 
@@ -76,7 +77,7 @@ def arriving(value):
     return value.exp() if value.ndim == 0 else value
 
 
-class Unfolded(nn.Module):
+class Unfolded(Knowing):
     """algorithm(x, H, thetas, ...) as a network: x ↦ the estimate after the last θ.
 
     H is model knowledge, carried along but not learned. `states(x)` yields every state, the initial

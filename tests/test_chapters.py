@@ -84,6 +84,7 @@ MACHINE = r"(?<![\w.:/])(/(?:home|root|Users|tmp)/|[A-Za-z]:\\\\?Users)"
         "13_direction_of_arrival",
         "14_mimo_detection",
         "15_channels_with_memory",
+        "19_at_scale",
     ],
 )
 def test_is_there(name):

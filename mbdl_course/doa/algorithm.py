@@ -6,9 +6,11 @@ from itertools import accumulate, repeat
 import torch
 
 from mbdl_course.fold import last
+from mbdl_course.operators import solve
 
 from .parts import sample_covariance, signal_subspace
 from .problem import (
+    Array,
     against,
     checked_covariance,
     curvature,
@@ -86,11 +88,17 @@ def spectrum(C, array, grid):
 
     Show −f for C = −R, else 1/f.
     """
-    H = response(grid, array)
-    pairs = (H.unsqueeze(-2) * H.conj().unsqueeze(-3)).flatten(-3, -2)  # h_k h̄_l
-    table = torch.view_as_real(pairs).transpose(-1, -2).flatten(-3, -2)  # (..., 2 n², points)
+    H = response(grid, array).mT  # (..., points, n)
+    n = C.shape[-1]
+    upper = torch.ones(n, n, dtype=torch.bool, device=C.device).triu()
+    twice = 2 - torch.eye(n).to(C.real)  # a pair of sensors stands for its mirror image too
+
+    def packed(A):  # a Hermitian matrix is n² real numbers
+        return torch.where(upper, A.real, A.imag)
+
+    table = twice * packed(H.unsqueeze(-1) * H.conj().unsqueeze(-2))  # h_k h̄_l
     # f is linear in C: one real product for all angles and scenes, if they share the array
-    return (torch.view_as_real(C.resolve_conj()).flatten(-3)[..., None, :] @ table).squeeze(-2)
+    return (packed(C).flatten(-2)[..., None, :] @ table.flatten(-2).mT).squeeze(-2)
 
 
 def directions(array, points=361):
@@ -104,7 +112,7 @@ def directions(array, points=361):
 def scan(C, array, grid):
     """The array and the grid, or what stands for None; angles of the dtype and device of C."""
     n = C.shape[-1]
-    array = array or uniform_linear(n)
+    array = Array(*(part.to(C.device) for part in array or uniform_linear(n)))
     if array.positions.shape[-2] != n:
         raise ValueError(f"array: got {array.positions.shape[-2]} sensors, expected {n} to fit R")
     grid = directions(array) if grid is None else grid
@@ -121,7 +129,8 @@ def minima(f, sources):
 
     The ends are neighbours; where there are fewer minima, the lowest other points stand in.
     """
-    deep = (f < f.roll(1, -1)) & (f <= f.roll(-1, -1))
+    falls = f < f.roll(1, -1)
+    deep = falls & ~falls.roll(-1, -1)
     spread = f.amax(-1, keepdim=True) - f.amin(-1, keepdim=True)
     return (f + spread * ~deep).topk(sources, -1, largest=False).indices
 
@@ -276,7 +285,7 @@ def maximum_likelihood(R, sources, array=None, grid=None, sweeps=5, steps=30, st
         bend = curvature(doa, back @ R @ back.mH, array)
         scale = bend.diagonal(dim1=-2, dim2=-1) + torch.finfo(doa.dtype).tiny
         bend = bend + (damping[..., None] * scale).diag_embed()
-        new = doa + torch.linalg.solve(bend, gradient).clamp(-reach, reach)
+        new = doa + solve(bend, gradient).clamp(-reach, reach)
         better = cost(new) < cost(doa)
         damping = torch.where(better, damping / 10, damping * 10).clamp(1e-12, 1e6)
         return torch.where(better[..., None], new, doa), damping
@@ -305,7 +314,7 @@ def calibrated(R, doa, array, steps=100):
     """
     checked_covariance(R, doa.shape[-1])
     R = R / R.diagonal(dim1=-2, dim2=-1).real.sum(-1)[..., None, None]
-    change = torch.zeros(R.shape[-1], 4, dtype=R.real.dtype, requires_grad=True)
+    change = R.real.new_zeros(R.shape[-1], 4).requires_grad_()
     optimizer = torch.optim.LBFGS([change], max_iter=steps, line_search_fn="strong_wolfe")
 
     def moved():

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import nn
 
-from mbdl_course.networks import seeded
+from mbdl_course.networks import Knowing, seeded
 
 from .algorithm import directions, noise_projector, spectrum
 from .parts import lagged, sample_covariance, signal_subspace
@@ -105,7 +105,7 @@ class EncoderDecoder(nn.Module):
         return torch.complex(*out.chunk(2, -2))
 
 
-class DeepAugmentedMUSIC(nn.Module):
+class DeepAugmentedMUSIC(Knowing):
     """x (..., n, T) ↦ doa: a recurrent network makes the covariance from the snapshots, MUSIC's
     spectrum follows, and a second network reads the angles from it, for so many sources.
 

@@ -9,6 +9,8 @@ from typing import NamedTuple
 
 import torch
 
+from mbdl_course.operators import solve
+
 # ---- The array ---------------------------------------------------------------------------------
 
 
@@ -295,8 +297,8 @@ def projected(H, v):
 
 def against(H, v):
     """(HᴴH)⁻¹ Hᴴ v, with a rounding error added to HᴴH where columns may be equal."""
-    eye = torch.eye(H.shape[-1]).to(H)
-    return torch.linalg.solve(H.mH @ H + 100 * torch.finfo(H.dtype).eps * eye, H.mH @ v)
+    eye = torch.eye(H.shape[-1], dtype=H.dtype, device=H.device)
+    return solve(H.mH @ H + 100 * torch.finfo(H.dtype).eps * eye, H.mH @ v)
 
 
 # ---- Checks ------------------------------------------------------------------------------------
@@ -329,10 +331,10 @@ def checked_covariance(R, sources=None):
     if R.ndim < 2 or R.shape[-1] != R.shape[-2]:
         raise ValueError(f"R: got shape {tuple(R.shape)}, expected square matrices (..., n, n)")
     A = R.detach()
-    scale = A.abs().max()
+    scale = torch.view_as_real(A.resolve_conj()).abs().max()
     if not scale.isfinite():
         raise ValueError("R: got NaN or Inf, expected a finite covariance matrix")
-    if (A - A.mH).abs().max() > 1000 * torch.finfo(A.dtype).eps * scale:
+    if torch.view_as_real(A - A.mH).abs().max() > 1000 * torch.finfo(A.dtype).eps * scale:
         raise ValueError("R: got a matrix that is not Hermitian, expected a covariance matrix")
     if sources is not None:
         whole("sources", sources)

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from mbdl_course.learn import seeded
+from mbdl_course.networks import Knowing
 
 from .parts import pairs, rows
 
@@ -41,7 +42,7 @@ class Classifier(nn.Module):
         return values.unflatten(-2, (len(x), x.shape[-1])).movedim(-3, 0)
 
 
-class ViterbiNet(nn.Module):
+class ViterbiNet(Knowing):
     """log p(x | state) by Bayes from a classifier, (T, ..., states): p(state | x) p(x) / p(state).
 
     In the slot of `viterbi` it is ViterbiNet, in that of `bcjr` BCJRNet, a learned factor graph:
@@ -70,7 +71,7 @@ def classifier_for(x, states, generator=None):
     low, middle, high = torch.quantile(rows(x[..., None]), torch.tensor([0.1, 0.5, 0.9]).to(x), -2)
     spread = ((high - low) / 2).clamp(min=1e-6)
     return Classifier(states, x.shape[1:-1], centre=middle[..., None], spread=spread[..., None],
-                      generator=generator)  # fmt: skip
+                      generator=generator).to(x.device)  # fmt: skip
 
 
 def cross_entropy(log_p, state):

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from mbdl_course.fold import last
+from mbdl_course.operators import solve
 
 from .parts import box, gaussian_decision
 from .problem import GAUSSIAN, candidates, checked
@@ -141,7 +142,7 @@ def oamp(x, H, thetas, variance):
         left = (x - H @ s).square().sum((-2, -1), keepdim=True)
         v = torch.maximum((left - n * variance) / squared(H), 1e-3 * variance)
         # v Hᵀ(v HHᵀ + σ²I)⁻¹ = (HᵀH + σ²/v I)⁻¹Hᵀ, a smaller system; only its scaling changes W
-        K = torch.linalg.solve(gram + variance / v * eye, torch.cat([gram, H.mT], -1))
+        K = solve(gram + variance / v * eye, torch.cat([gram, H.mT], -1))
         K = K * (m / K[..., :m].diagonal(dim1=-2, dim2=-1).sum(-1))[..., None, None]
         WH, W = K[..., :m], K[..., m:]
         tau = (squared(eye - scale * WH) * v + scale**2 * squared(W) * variance) / m

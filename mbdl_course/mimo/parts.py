@@ -2,6 +2,8 @@
 
 import torch
 
+from mbdl_course.operators import solve
+
 # ---- Model-based parts -------------------------------------------------------------------------
 
 
@@ -18,12 +20,12 @@ def gaussian_decision(x, H):
 
     def decide(odds, variance):
         least = torch.as_tensor(variance).detach().min()
-        if not least > 0:
+        if not least.is_cuda and not least > 0:  # on a GPU it would have to be waited for
             raise ValueError(f"variance: got {least:g}, expected a positive number")
         e = torch.tanh(odds / 2)
         v = 1 - e.square()
         Sigma = (H * v.mT) @ H.mT + variance * eye
-        U = torch.linalg.solve(Sigma, H.expand(*Sigma.shape[:-2], *H.shape[-2:]))  # Σ⁻¹H
+        U = solve(Sigma, H.expand(*Sigma.shape[:-2], *H.shape[-2:]))  # Σ⁻¹H
         gain = (U * H).sum(-2).unsqueeze(-1)  # h_kᵀ Σ⁻¹ h_k
         free = (1 - v * gain).clamp(min=torch.finfo(x.dtype).eps)  # 0 by rounding, far above 60 dB
         return 2 * (U.mT @ (x - H @ e) + gain * e) / free
@@ -58,10 +60,8 @@ def perceptrons(rows, W1, b1, W2, b2, W3, b3):
 def others(e):
     """For each user the soft symbols of all others, (..., m, m − 1), from e (..., m, 1)."""
     m = e.shape[-2]
-    rest = torch.tensor(
-        [[other for other in range(m) if other != k] for k in range(m)], device=e.device
-    )
-    return e[..., 0][..., rest.reshape(m, m - 1)]
+    k, other = torch.arange(m, device=e.device)[:, None], torch.arange(m - 1, device=e.device)
+    return e[..., 0][..., other + (other >= k)]
 
 
 def learned_decision(network=perceptrons):

@@ -114,7 +114,8 @@ def coordinate_descent(x, H, rho, coordinates, start=None):
         h = H[:, j, None]
         old = s[..., j, None, :]
         new = soft_threshold(old + h.mT @ residual / energy[j], rho / energy[j])
-        return s.index_copy(-2, torch.as_tensor([j]), new), residual + h @ (old - new)
+        at = torch.full((1,), j, device=s.device)
+        return s.index_copy(-2, at, new), residual + h @ (old - new)
 
     return accumulate(coordinates, step, initial=(s, x - operator @ s))
 

@@ -17,8 +17,9 @@ def lipschitz(H):
     """L = ‖H‖², the largest eigenvalue of HᵀH: ISTA converges for 0 < μ < 2/L, usually μ = 1/L."""
     if isinstance(H, torch.Tensor):
         return torch.linalg.matrix_norm(H, 2).square()
-    v = torch.ones(H.shape[1], 1, dtype=next(H.buffers()).new_zeros(()).float().dtype)
-    v = v.to(torch.float64) if any(b.dtype == torch.float64 for b in H.buffers()) else v
+    double = any(b.dtype == torch.float64 for b in H.buffers())
+    kind = {"dtype": torch.float64 if double else torch.float32}
+    v = torch.ones(H.shape[1], 1, device=next(H.buffers()).device, **kind)
     for _ in range(200):  # power iteration: an operator has no matrix to decompose
         v = H.mT @ (H @ v)
         norm = v.norm()

@@ -50,7 +50,8 @@ def filtered(xs, model, gain, start, missing=False):
     xs (T, ..., n, 1), time leads; start: the belief before the first step. A NaN in xs is an error,
     unless missing=True: then it is an entry not seen, and is left out of the update exactly.
     Raises TypeError or ValueError for a model, a start or observations that do not fit,
-    FloatingPointError at the step where the estimate stops being finite: the filter has diverged.
+    FloatingPointError at the step where the estimate stops being finite: the filter has diverged
+    (on a GPU it is seen after the last step).
     """
     checked(xs, model, start, missing)
 
@@ -65,14 +66,22 @@ def filtered(xs, model, gain, start, missing=False):
 
 
 def finite(beliefs):
-    """The same beliefs; FloatingPointError at the first that is not finite."""
+    """The same beliefs; FloatingPointError at the first that is not finite: on a GPU, where each
+    look would have to be waited for, after the last."""
     for t, belief in enumerate(beliefs):
-        if not math.isfinite(belief.s.detach().sum()):  # cheaper than isfinite of each
-            raise FloatingPointError(
-                f"the filter has diverged: its estimate after observation {t} is not finite; "
-                "is the model unstable or far from what is observed?"
-            )
+        if not belief.s.is_cuda:
+            still_finite(belief, t)
         yield belief
+    if belief.s.is_cuda:
+        still_finite(belief, t)
+
+
+def still_finite(belief, t):
+    if not math.isfinite(belief.s.detach().sum()):  # cheaper than isfinite of each
+        raise FloatingPointError(
+            f"the filter has diverged: its estimate after observation {t} is not finite; "
+            "is the model unstable or far from what is observed?"
+        )
 
 
 def history(beliefs):
@@ -181,7 +190,7 @@ def systematic(w, u):
     w (..., count) are weights that sum to one, u (..., 1) one uniform draw for all positions.
     """
     count = w.shape[-1]
-    positions = (torch.arange(count).to(w) + u) / count
+    positions = (torch.arange(count, dtype=w.dtype, device=w.device) + u) / count
     return torch.searchsorted(w.cumsum(-1), positions).clamp(max=count - 1)
 
 

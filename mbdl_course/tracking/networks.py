@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from mbdl_course.learn import seeded
+from mbdl_course.networks import Knowing
 
 from .algorithm import Belief, Gain, checked_model, filtered, history
 from .parts import linearised
@@ -50,7 +51,7 @@ class Memory(NamedTuple):
     hidden: Any
 
 
-class KalmanNet(nn.Module):
+class KalmanNet(Knowing):
     """A gain for `filtered`, from a recurrent network: (K, hidden) = network(features, H, hidden).
 
     ŝ_t = s⁻ + K_t (x_t − H(s⁻)), s⁻ = F(ŝ_{t−1}), (23) in Shlezinger, Eldar, Boyd 2022, doi
@@ -165,8 +166,9 @@ class ThreeGRUs(nn.Module):
     def first(self, like):
         """Q = I, Σ = 0, S = I, as rows."""
         m, n = self.shape
-        eyes = (torch.eye(m), torch.zeros(m, m), torch.eye(n))
-        return tuple(e.to(like).flatten().expand(len(like), -1) for e in eyes)
+        kind = {"dtype": like.dtype, "device": like.device}
+        eyes = (torch.eye(m, **kind), torch.zeros(m, m, **kind), torch.eye(n, **kind))
+        return tuple(e.flatten().expand(len(like), -1) for e in eyes)
 
 
 class SplitGRUs(nn.Module):
@@ -189,7 +191,8 @@ class SplitGRUs(nn.Module):
         p, w = hidden or (None, None)
         P, p = self.of_p(torch.cat([features.evolution, features.update], -1), p)
         W, w = self.of_w(torch.cat([features.difference, features.innovation], -1), w)
-        P, W = (M + self.first * torch.eye(M.shape[-1]).to(M) for M in (P, W))
+        kind = {"dtype": P.dtype, "device": P.device}
+        P, W = (M + self.first * torch.eye(M.shape[-1], **kind) for M in (P, W))
         return P @ H.mT @ W, (p, w)
 
 
@@ -232,7 +235,7 @@ class Given(NamedTuple):
     xs: torch.Tensor
 
 
-class Filter(nn.Module):
+class Filter(Knowing):
     """`filtered` as a network, Given ↦ its `history`: gain and encoder are what is learned.
 
     With an encoder h, the filter runs on the features h(x), (25) in Shlezinger, Eldar, Boyd 2022,

@@ -1,13 +1,17 @@
 """Model-based parts for the slot of the gain, and noise statistics that are learned."""
 
+from typing import NamedTuple
+
 import torch
 from torch import nn
 
 from mbdl_course.fold import accumulate, repeat, until
 from mbdl_course.learn import Progress
+from mbdl_course.networks import Knowing
+from mbdl_course.operators import solve
 
 from .algorithm import Belief, Gain, checked_model, filtered, history
-from .problem import apply, square_root
+from .problem import Model, apply, square_root
 
 # ---- Model-based parts -------------------------------------------------------------------------
 
@@ -32,9 +36,18 @@ def extended(model):
 
 
 def linearising(model):
-    eye = torch.eye(model.Q.shape[-1]).to(model.Q)
+    Q = model.Q
+    return Linearising(model, torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device))
 
-    def gain(belief, x, seen=None):
+
+class Linearising(NamedTuple):
+    """The gain of `extended`: a tuple, for what holds it to move to a device with all it knows."""
+
+    model: Model
+    eye: torch.Tensor
+
+    def __call__(self, belief, x, seen=None):
+        model, eye = self
         s, F = linearised(model.F, belief.s)
         x_hat, H = linearised(model.H, s)
         cross = claimed(belief) @ F.mT
@@ -44,8 +57,6 @@ def linearising(model):
         A = eye - K @ H  # Joseph: stays a covariance in float32
         Sigma = A @ before @ A.mT + K @ model.R @ K.mT
         return Gain(K, s, x_hat, Sigma, S, before, cross)
-
-    return gain
 
 
 def unscented(model, kappa=1.0):
@@ -139,7 +150,7 @@ def robust(model, most=1.5):
     def gain(belief, x, seen=None):
         g = plain(belief, x, seen)
         v = x - g.x if seen is None else torch.where(seen, x - g.x, 0)
-        d2 = (v * torch.linalg.solve(g.S, v)).sum((-2, -1), keepdim=True) / v.shape[-2]
+        d2 = (v * solve(g.S, v)).sum((-2, -1), keepdim=True) / v.shape[-2]
         grown = model.R * (d2 / most**2).clamp(min=1)
         return linearising(model._replace(R=grown))(belief, x, seen)
 
@@ -177,9 +188,9 @@ def switching(model, Rs, stay):
         Sigma = claimed(belief)
         g = modes(Belief(belief.s.unsqueeze(-3), Sigma.unsqueeze(-3)), x.unsqueeze(-3))
         v = x.unsqueeze(-3) - g.x
-        before = torch.full((count,), 1 / count).to(x) if belief.memory is None else belief.memory
+        before = x.new_full((count,), 1 / count) if belief.memory is None else belief.memory
         prior = before @ jump
-        score = (v * torch.linalg.solve(g.S, v)).sum((-2, -1)) + torch.logdet(g.S)
+        score = (v * solve(g.S, v)).sum((-2, -1)) + torch.logdet(g.S)
         p = (prior.log() - score / 2).softmax(-1)
         w = p[..., None, None]
         K = (w * g.K).sum(-3)
@@ -193,9 +204,10 @@ def switching(model, Rs, stay):
 def solved(C, S, seen):
     """K = C S⁻¹, and S; entries of x that are not seen get no gain and leave S the identity's."""
     if seen is not None:
-        S = torch.where(seen & seen.mT, S, torch.eye(S.shape[-1]).to(S))
+        eye = torch.eye(S.shape[-1], dtype=S.dtype, device=S.device)
+        S = torch.where(seen & seen.mT, S, eye)
         C = torch.where(seen.mT, C, 0)
-    return torch.linalg.solve(S, C.mT).mT, S
+    return solve(S, C.mT).mT, S
 
 
 def linearised(f, s):
@@ -209,7 +221,7 @@ def linearised(f, s):
         many = s.unsqueeze(-3).expand(*s.shape[:-2], n, *s.shape[-2:])
         many = many if many.requires_grad else many.detach().requires_grad_()
         copies = f(many)
-        unit = torch.eye(n).to(s)[..., None].expand_as(copies)
+        unit = torch.eye(n, dtype=s.dtype, device=s.device)[..., None].expand_as(copies)
         (rows,) = torch.autograd.grad(copies, many, unit, create_graph=value.requires_grad)
     return value, rows[..., 0]
 
@@ -248,7 +260,7 @@ class Covariance(nn.Module):
         return L @ L.mT
 
 
-class LearnedNoise(nn.Module):
+class LearnedNoise(Knowing):
     """The filter with Q and R learned, x ↦ `history`; F, H, the start and the gain's rule are kept.
 
     learn: which of "Q", "R"; they start at the model's. Example 13 in Shlezinger, Eldar, Boyd 2022,

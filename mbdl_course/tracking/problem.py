@@ -1,7 +1,7 @@
 """The problem: state-space models, independent trajectories of them, and scores of an estimate."""
 
 import math
-from functools import partial
+from functools import cache, partial
 from itertools import accumulate, repeat
 from typing import Any, NamedTuple
 
@@ -106,13 +106,19 @@ def lorenz(dt, q2, r2, order=None, substeps=1, dtype=torch.float64):
         [[0, 0, 0], [0, 0, -1], [0, 1, 0]], dtype=dtype
     )  # A(s) = fixed + turn s e₁ᵀ
 
+    @cache  # one copy to a device, not one in each step
+    def at(device, dtype):
+        return fixed.to(device, dtype), turn.to(device, dtype)
+
     def field(s):
-        return fixed.to(s) @ s + s[..., :1, :] * (turn.to(s) @ s)
+        fixed, turn = at(s.device, s.dtype)
+        return fixed @ s + s[..., :1, :] * (turn @ s)
 
     def taylor(s):
-        slope, term, total = turn.to(s) @ s, s, s
+        fixed, turn = at(s.device, s.dtype)
+        slope, term, total = turn @ s, s, s
         for j in range(1, order + 1):
-            term = (fixed.to(s) @ term + slope * term[..., :1, :]) * (dt / j)
+            term = (fixed @ term + slope * term[..., :1, :]) * (dt / j)
             total = total + term
         return total
 

@@ -1,6 +1,7 @@
 """Recipes of chapter 11: a graph network corrects the messages of a smoother, or works alone."""
 
 from contextlib import closing
+from typing import NamedTuple
 
 import torch
 from torch import nn
@@ -57,10 +58,10 @@ def straight(q2):
     return model, Belief(torch.zeros(2, 1), 1000.0 * torch.eye(2))
 
 
-def on_axes(n_train, generator):
+def on_axes(n_train, generator, length=LENGTH):
     """(x, s) of the dragged point, n_train time steps: its two axes are alike, and one batch."""
     truth, start = dragged()
-    horizon = min(n_train, LENGTH)
+    horizon = min(n_train, length)
     x, s = simulated(truth, start, white(horizon, 2 * (n_train // horizon), truth, generator))
     return x, truth.H @ s
 
@@ -71,11 +72,11 @@ def taylor(order, q2=0.7):
     return model, Belief(torch.tensor([[0.0], [0.0], [23.5]]), 70.0 * torch.eye(3))
 
 
-def on_attractor(n_train, generator):
+def on_attractor(n_train, generator, length=LENGTH):
     """(x, s) of the Lorenz attractor every 0.05, n_train time steps, each trajectory from its own
     start; truth by ten Runge-Kutta steps for each, without noise in the state."""
     truth = tracking.lorenz(0.05, 0.0, 0.25, substeps=10)
-    horizon = min(n_train, LENGTH)
+    horizon = min(n_train, length)
     s0 = tracking.attractor(n_train // horizon, generator)
     known = Belief(s0, torch.zeros(3, 3, dtype=s0.dtype))
     x, s = simulated(truth, known, white(horizon, len(s0), truth, generator))
@@ -92,13 +93,28 @@ def place_and_changes(x):
 
 def plain(model, start):
     """x ↦ the state by the smoother that is augmented: extended where the model is not linear."""
-    rule = tracking.riccati if isinstance(model.F, torch.Tensor) else tracking.extended
+    return Plain(model, start)
+
+
+class Plain(NamedTuple):
+    """A tuple, for the network that starts there to move to a device with all it knows."""
+
+    model: Model
+    start: Belief
 
     @torch.no_grad()
-    def smoothed(x):
-        return rts(history(filtered(x, model, rule(model), start))).s
+    def __call__(self, x):
+        rule = tracking.riccati if isinstance(self.model.F, torch.Tensor) else tracking.extended
+        return rts(history(filtered(x, self.model, rule(self.model), self.start))).s
 
-    return smoothed
+
+class Seen(NamedTuple):
+    """x ↦ Hᵀx: the state where the observation says."""
+
+    H: torch.Tensor
+
+    def __call__(self, x):
+        return self.H.mT @ x
 
 
 def hybrid(model, start, seed=0):
@@ -111,9 +127,7 @@ def hybrid(model, start, seed=0):
 def alone(model, start, seed=0):
     """The same network without messages; it starts where the observation says."""
     linear = isinstance(model.F, torch.Tensor)
-    return Augmented(
-        model, start, network(linear, seed), 0.1, DEPTH, lambda x: model.H.mT @ x, silent
-    )
+    return Augmented(model, start, network(linear, seed), 0.1, DEPTH, Seen(model.H), silent)
 
 
 def network(linear, seed):
