@@ -345,6 +345,49 @@ def test_results_come_one_by_one_and_may_be_left(tmp_path, two):
         assert stored == first and sorted(row["n"] for row in (first, *others)) == [1, 2, 3]
 
 
+def test_the_same_study_again_and_again_on_one_client(two):
+    """Dask takes equal calls for one: those of a study that was left would take the next along."""
+    grid = {"n": list(range(20))}
+    wanted = quiet(echo, grid)
+    for _ in range(5):
+        left = results(echo, grid, client=two, progress=False)
+        next(left)
+        left.close()
+        assert quiet(echo, grid, client=two) == wanted
+    both = [results(echo, grid, client=two, progress=False) for _ in range(2)]
+    assert {next(rows)["n"] for rows in both} <= {*grid["n"]}
+    both[0].close()
+    assert len(list(both[1])) == 19
+
+
+def test_each_point_once_before_any_point_twice():
+    rows = results(echo, {"n": [1, 2]}, 3, progress=False)
+    assert [row["n"] for row in rows] == [1, 2, 1, 2, 1, 2]
+
+
+def test_ten_is_ten_in_a_file_too(tmp_path):
+    path = tmp_path / "rows.csv"
+    rows = quiet(echo, {"n": [10, 20]}, fixed=None, path=path)
+    assert quiet(echo, {"n": [10.0, 20]}, path=path) == rows
+
+    def study(seed, n, sizes):
+        return {"value": sum(sizes)}
+
+    fixed = {"sizes": (1, 2)}
+    (row,) = quiet(study, {"n": [1]}, fixed=fixed, path=tmp_path / "other.csv")
+    assert quiet(study, {"n": [1]}, fixed=fixed, path=tmp_path / "other.csv") == [row]
+    with pytest.raises(TypeError, match="fixed: .*expected numbers and texts"):
+        quiet(study, {"n": [1]}, fixed={"sizes": torch.device("cpu")})
+
+
+def test_a_study_that_leaves_the_process_is_recorded():
+    def leaving(seed, n):
+        sys.exit(3)
+
+    (row,) = quiet(leaving, {"n": [1]})
+    assert row["error"] == "SystemExit: 3"
+
+
 def test_fixed_arguments_do_not_enter_the_seed(tmp_path):
     def study(seed, n, device, steps=1):
         return {"value": n * steps, "length": len(device)}
@@ -377,11 +420,13 @@ def test_interrupted_in_process(tmp_path):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
-def test_a_point_that_kills_its_worker_is_recorded(tmp_path):
-    """And only that one: its neighbours on the same worker are asked again."""
+@pytest.mark.parametrize("per_task", [1, 2])
+def test_a_point_that_kills_its_worker_is_recorded(tmp_path, per_task):
+    """And only that one: its neighbours on the worker are asked again, and the cluster lives."""
     path = tmp_path / "rows.csv"
     with dask.config.set({"distributed.scheduler.allowed-failures": 0}), cluster(2) as client:
-        rows = quiet(dying, {"n": list(range(8))}, client=client, per_task=2, path=path)
+        rows = quiet(dying, {"n": list(range(8))}, client=client, per_task=per_task, path=path)
+        assert len(quiet(echo, {"n": list(range(8))}, client=client)) == 8
     assert [row.get("n_seen") for row in rows] == [0, 1, None, 3, 4, 5, 6, 7]
     assert rows[2]["error"].startswith("KilledWorker: ")
     assert "KilledWorker" in path.read_text()
@@ -453,6 +498,8 @@ def test_full_disk(tmp_path, limit, monkeypatch):
         ({"value": "text"}, "TypeError: study returned .*expected numbers"),
         ({"value": None}, "expected numbers"),
         ({"value": 1j}, "expected numbers"),
+        ({"two\nlines": 1}, "TypeError: study returned the names .*expected texts of one line"),
+        ({1: 2.0}, "TypeError: study returned the names"),
         ({"value": torch.ones(2)}, "RuntimeError"),
         ({"n": 3}, "ValueError: study returned {'n'}"),
         ({"error": 3}, "ValueError: study returned {'error'}"),
@@ -477,6 +524,7 @@ def test_bad_returns_are_recorded(returned, message):
         ({"grid": {"n": "123"}}, TypeError, r"grid\['n'\] is '123'"),
         ({"grid": {"n": []}}, ValueError, r"grid\['n'\] is \[\]"),
         ({"grid": {"n": [1, 1.0]}}, ValueError, "distinct"),
+        ({"grid": {"n": [1, math.nan]}}, ValueError, "no NaN"),
         ({"grid": {"n": [None]}}, TypeError, "expected numbers or strings"),
         ({"grid": {"n": [[1]]}}, TypeError, "expected numbers or strings"),
         ({"grid": {"seed": [1]}}, ValueError, "the name 'seed'"),

@@ -14,6 +14,7 @@ import json
 import logging
 import os
 import queue
+import uuid
 from concurrent.futures import CancelledError
 from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
@@ -61,9 +62,10 @@ def results(
     or anything with `submit(function, *args)` whose futures have `result` and `add_done_callback`;
     its workers stay with one thread. `per_task` calls travel together: an overhead shared.
     `path` is a CSV file: after an interruption, call again and only what is missing or failed
-    runs. It knows the study by name: delete it when the study's code changes.
-    Nothing happens until it is iterated; to stop is to break. Raises ValueError or TypeError for
-    bad arguments and a file of another study, before computing.
+    runs. It is of one study, grid and number of repetitions, one call at a time, and knows the
+    study by name: delete it when the study's code changes.
+    Nothing happens until it is iterated; to stop is to close it, and with it what still waits.
+    Raises ValueError or TypeError for bad arguments and a file of another study, before computing.
     """
     fixed = dict(fixed or {})
     grid = _plain_grid(study, grid, fixed)
@@ -74,6 +76,10 @@ def results(
         raise TypeError(f"seed is {seed!r}, expected an integer")
     if workers > 1 and client is not None:
         raise ValueError(f"client was given beside workers={workers}, expected one of the two")
+    try:
+        fixed_text = json.dumps(fixed)
+    except TypeError as error:
+        raise TypeError(f"fixed: {error}, expected numbers and texts") from error
     points = _points(grid)
     call = functools.partial(study, **fixed) if fixed else study
     jobs = {_seed(seed, p, r): (call, p, r) for p in points for r in range(repetitions)}
@@ -81,10 +87,11 @@ def results(
     if path is not None:
         name = f"{study.__module__}.{study.__qualname__}"
         header = {"study": name, "grid": grid, "repetitions": repetitions, "seed": seed}
-        header |= {"fixed": fixed} if fixed else {}
+        header |= {"fixed": json.loads(fixed_text)} if fixed else {}
         file = _File(Path(path), header, jobs)
     stored = {} if file is None else dict(file.rows)
     todo = [(s, *job) for s, job in jobs.items() if s not in stored]
+    todo.sort(key=lambda job: job[-1])  # every point once, then all again: stop when it is enough
     bar = tqdm(total=len(jobs), initial=len(stored), disable=not progress)
     failed = 0
     with bar, cluster(workers) if workers > 1 and todo else nullcontext(client) as client:
@@ -113,6 +120,7 @@ def cluster(workers):
     starting costs seconds. Raises ImportError without dask.distributed.
     """
     try:
+        from dask import config
         from distributed import Client, LocalCluster
     except ImportError as error:
         cure = 'python -m pip install -c constraints.txt -e ".[scale]"'
@@ -124,8 +132,10 @@ def cluster(workers):
     except RuntimeError as error:
         guard = 'if __name__ == "__main__"'
         raise RuntimeError(f"the workers did not start: a script needs {guard}") from error
-    with local, Client(local) as client:
-        yield client
+    # A dead worker is on its way back; Dask would give it up if it is dead again 15 s later.
+    with config.set({"distributed.deploy.lost-worker-timeout": "1 day"}):
+        with local, Client(local) as client:
+            yield client
 
 
 def summary(rows, by, of="nmse_db"):
@@ -158,12 +168,14 @@ def _row(seed, study, point, repetition):
     try:
         numbers = study(seed=seed, **point).items()
         numbers = {name: v.item() if hasattr(v, "item") else v for name, v in numbers}
+        if not all(isinstance(name, str) and name.isprintable() for name in numbers):
+            raise TypeError(f"study returned the names {list(numbers)}, expected texts of one line")
         if taken := numbers.keys() & {*row, *OWN}:
             raise ValueError(f"study returned {taken}, which the row has already")
         if not all(isinstance(v, (int, float)) for v in numbers.values()):
             raise TypeError(f"study returned {numbers}, expected numbers")
         return row | numbers
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         return row | {"error": _told(error)}
 
 
@@ -171,9 +183,9 @@ def _told(error):
     return " ".join(f"{type(error).__name__}: {error}".split())
 
 
-def _rows(jobs):
+def _rows(jobs, key):
     """What a worker does, with one thread: sums depend on their number. It is not given back,
-    because another call may be running beside this one."""
+    because another call may be running beside this one. The key tells two submissions apart."""
     torch.set_num_threads(1)
     return [_row(*job) for job in jobs]
 
@@ -215,7 +227,8 @@ def _answers(client, parts):
     done, futures = queue.SimpleQueue(), []
     try:
         for part in parts:
-            futures.append(client.submit(_rows, part))
+            # A key of its own: Dask would take an equal call for the same one, cancelled or dead.
+            futures.append(client.submit(_rows, part, uuid.uuid4().hex))
             futures[-1].add_done_callback(lambda future, part=part: done.put((part, future)))
         for _ in parts:
             part, future = done.get()
@@ -256,8 +269,12 @@ def _plain_grid(study, grid, fixed):
             raise TypeError(f"grid[{name!r}] is {plain[name]}, expected numbers or strings")
         if any(isinstance(v, str) and not v.isprintable() for v in plain[name]):
             raise ValueError(f"grid[{name!r}] is {plain[name]}, expected text of one line")
-        if not plain[name] or len(set(plain[name])) < len(plain[name]):
-            raise ValueError(f"grid[{name!r}] is {plain[name]}, expected distinct values")
+        if (
+            not plain[name]
+            or len({*plain[name]}) < len(plain[name])
+            or any(v != v for v in plain[name])
+        ):
+            raise ValueError(f"grid[{name!r}] is {plain[name]}, expected distinct values, no NaN")
     try:
         inspect.signature(study).bind(seed=0, **dict.fromkeys({**plain, **fixed}))
     except TypeError as error:
@@ -316,7 +333,7 @@ class _File:
         seed = int(cells.pop("seed"))
         _, point, repetition = self.jobs[seed]
         known = point | {"repetition": repetition}
-        if any(cells.pop(name) != _cell(value) for name, value in known.items()):
+        if any(not _same(cells.pop(name), value) for name, value in known.items()):
             raise ValueError(f"seed {seed} does not belong to its point")
         error = cells.pop("error")
         numbers = {name: json.loads(cell) for name, cell in cells.items() if cell}
@@ -339,7 +356,7 @@ class _File:
         seen = dict.fromkeys(name for row in rows for name in row)
         numbers = [name for name in seen if name not in {*point, *OWN}]
         self.columns = [*point, "repetition", "seed", *numbers, "error"]
-        new = self.path.with_name(f".{self.path.name}.{os.getpid()}")
+        new = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}")
         try:
             with open(new, "wb") as file:
                 names = {name: name for name in self.columns}
@@ -356,6 +373,10 @@ class _File:
         for row in rows:
             writer.writerow(_cell(row[name]) if name in row else "" for name in self.columns)
         return text.getvalue().encode("utf-8", "backslashreplace")
+
+
+def _same(cell, value):
+    return cell == value if isinstance(value, str) else json.loads(cell) == value
 
 
 def _cell(value):
