@@ -8,7 +8,7 @@ import time
 
 
 def alternating(calls, rounds=5, least=2e-3):
-    """Seconds of each call in {name: call()}, made in turn: {name: (median, lowest, highest)}.
+    """Seconds of each call in {name: call()}, made in turn: {name: [one for each round]}.
 
     In turn, because a machine is slower in one minute than in the next: ratios survive that. Each
     call is made once before, to warm up, and in every round as often as fills `least` seconds.
@@ -25,7 +25,16 @@ def alternating(calls, rounds=5, least=2e-3):
     for _ in range(rounds):
         for name, call in calls.items():
             times[name].append(_seconds(call, counts[name]))
-    return {name: (statistics.median(t), min(t), max(t)) for name, t in times.items()}
+    return times
+
+
+def ratio(times, others):
+    """How many times longer one took than the other, round by round: (median, least, most).
+
+    times and others are lists of one length from `alternating`. Raises ValueError otherwise.
+    """
+    each = [a / b for a, b in zip(times, others, strict=True)]
+    return statistics.median(each), min(each), max(each)
 
 
 def _seconds(call, count):

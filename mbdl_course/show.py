@@ -342,6 +342,21 @@ class Recipe:
         }
         return card
 
+    @classmethod
+    def computed(cls, *cards):
+        """The card of stored results: what `reproduce` wrote beside their rows."""
+        first = cards[0]
+        card = cls("; ".join(f"{each['title']}: {each['note']}" for each in cards),
+                   seeds=first["repetitions"], device=first["device"])  # fmt: skip
+        card.facts |= {
+            "command": ", ".join(each["command"] for each in cards),
+            "seconds": round(sum(each["seconds"] for each in cards), 1),
+            "threads": first["threads"],
+            "workers": first["workers"],
+            "versions": first["versions"],
+        }
+        return card
+
     def html(self):
         """The card as a folded table, and as JSON in a comment that `report` collects."""
         if "seconds" not in self.facts:
@@ -585,8 +600,7 @@ def phases(x, y, line, *, xlabel, ylabel, label, width=8.2, height=4.4):
     panel = figure.add_axes([0.11, 0.16, 0.56, 0.74])
     half_x, half_y = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2
     extent = (x[0] - half_x, x[-1] + half_x, y[0] - half_y, y[-1] + half_y)
-    colours = matplotlib.colormaps["cividis"].copy()
-    colours.set_bad("#dddddd")
+    colours = matplotlib.colormaps["cividis"].with_extremes(bad="#dddddd")
     empty = torch.full((len(y), len(x)), math.nan).numpy()
     options = {"origin": "lower", "extent": extent, "aspect": "auto", "vmin": 0, "vmax": 1}
     drawn = live(panel.imshow(empty, cmap=colours, **options))

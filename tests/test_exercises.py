@@ -721,7 +721,7 @@ WRONG = {
     ],
     "longer": [
         ("4", "in proportion"),
-        ("16", "The square"),
+        ("16", "number of HᵀH's entries"),
         ("256", "One power"),
         ("8", "how many times more"),
     ],
@@ -738,6 +738,12 @@ WRONG = {
             ".encode()).digest()[:8])",
             "10 and 10.0",
         ),
+        ("(lambda: hash(tuple(point)))()", "differs from process to process"),
+        (
+            "int.from_bytes(sha256(json.dumps([base, {k: f'{v:g}' if not isinstance(v, str) else v"
+            " for k, v in sorted(point.items())}, repetition]).encode()).digest()[:8])",
+            "seventh digit",
+        ),
         ("sha256(b'').hexdigest()", "Expected an int"),
         ("torch.randint(10**9, ()).item()", "Twice the same"),
     ],
@@ -748,7 +754,7 @@ WRONG = {
         ("20", "the smallest"),
     ],
     "left_to_do": [
-        ("jobs", "is done"),
+        ("jobs", "was done later"),
         ("[s for s in jobs if s not in {r['seed'] for r in rows}]", "tried again"),
         (
             "[s for s in jobs if s not in {r['seed'] for r in rows if r.get('value')}]",
@@ -759,6 +765,7 @@ WRONG = {
             "{r['seed'] for r in rows if 'error' in r}]",
             "done later",
         ),
+        ("[s for s in jobs if 'error' in {r['seed']: r for r in rows}.get(s, 'error')]", "a value"),
         ("sorted({*jobs} - {r['seed'] for r in rows if 'error' not in r})", "order of the jobs"),
     ],
     "amdahl": [

@@ -5,11 +5,13 @@ import html
 import io
 import itertools
 import json
+import math
 import re
 import time
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.text import Text
 from PIL import Image
 
@@ -236,3 +238,34 @@ def test_separation_shows_three_maps_and_every_curve():
     assert [panel.get_title() for panel in panels] == ["x", "S", "found, CORONA"]
     assert panels[2].images[0].get_array().tolist() == maps[2]
     assert [len(line.get_xdata()) for line in curve.lines[:2]] == [2, 0]
+
+
+def test_dots_of_ours_and_the_papers():
+    lines = [("ISTA", "model-based", -10.0, 0.5, -12.0), ("net", "unfolded", -20.0, 0.1, None)]
+    lines.insert(1, ("a longer name", "learned", None, None, -3.0))
+    figure = show.dots(lines, "dB")
+    (panel,) = figure.axes
+    assert [text.get_text() for text in panel.get_yticklabels()] == ["ISTA", "a longer name", "net"]
+    hollow = [line for line in panel.lines if line.get_markerfacecolor() == "none"]
+    assert [line.get_xdata()[0] for line in hollow] == [-12.0, -3.0]
+    assert panel.get_xlabel() == "dB" and len(panel.containers) == 2
+
+
+def test_phases_are_grey_until_known():
+    figure, update = show.phases([10, 20, 30], [1, 2], ("theory", [10, 30], [1, 2]), xlabel="n",
+                                 ylabel="k", label="part")  # fmt: skip
+    part = torch.tensor([[0.0, 0.5, 1.0], [math.nan, 0.0, 1.0]])
+    update({"part": part, "told": "5 calls"})
+    drawn = figure.axes[0].images[0]
+    assert figure.axes[0].get_title() == "5 calls"
+    assert drawn.get_array().mask.sum() == 1 and drawn.get_extent() == [5, 35, 0.5, 2.5]
+    with show.house():
+        assert show.Frame(figure).png()
+
+
+def test_a_card_of_stored_results():
+    made = {"title": "A figure", "note": "small", "repetitions": 5, "device": "cpu", "seconds": 2.5,
+            "command": "python -m mbdl_course reproduce x", "threads": 1, "workers": 2,
+            "versions": {"torch": "2.13.0"}}  # fmt: skip
+    text = show.Recipe.computed(made, made | {"title": "Another", "seconds": 1.0}).html()
+    assert "A figure: small; Another: small" in text and "reproduce x" in text and "3.5" in text
