@@ -224,14 +224,14 @@ def _parts(jobs, size):
 
 def _answers(client, parts):
     """(part, rows) as they come; in the place of rows the error, where a part killed workers."""
-    done, futures = queue.SimpleQueue(), []
+    done, waiting = queue.SimpleQueue(), {}
     try:
-        for part in parts:
+        for k, part in enumerate(parts):
             # A key of its own: Dask would take an equal call for the same one, cancelled or dead.
-            futures.append(client.submit(_rows, part, uuid.uuid4().hex))
-            futures[-1].add_done_callback(lambda future, part=part: done.put((part, future)))
+            waiting[k] = client.submit(_rows, part, uuid.uuid4().hex)
+            waiting[k].add_done_callback(lambda future, k=k: done.put((k, future)))
         for _ in parts:
-            part, future = done.get()
+            k, future = done.get()
             try:
                 result = future.result()
             except CancelledError:
@@ -240,9 +240,10 @@ def _answers(client, parts):
                 if type(error).__name__ != "KilledWorker":  # of distributed, which may be missing
                     raise
                 result = error
-            yield part, result
+            del waiting[k]  # and with it the workers' copy of the rows
+            yield parts[k], result
     finally:
-        for future in futures:
+        for future in waiting.values():
             if hasattr(future, "cancel"):
                 future.cancel()
 
