@@ -265,13 +265,14 @@ def measured(path):
     ]
     outputs = [output for cell in code for output in cell["outputs"]]
     lines = [len([x for x in "".join(c["source"]).splitlines() if x.strip()]) for c in code]
+    longest = max((len("".join(c["source"]).splitlines()) for c in code), default=0)
     html = "".join("".join(o.get("data", {}).get("text/html", "")) for o in outputs)
     row = {
         "chapter": path.stem,
         "seconds": notebook["metadata"].get("mbdl", {}).get("seconds"),
         "megabytes": path.stat().st_size / 1e6,
         "code lines": sum(lines),
-        "longest cell": max(lines, default=0),
+        "longest cell": longest,
         "cards": [],
         "faults": [],
     }
