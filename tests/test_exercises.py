@@ -80,7 +80,7 @@ def solved(text):
 @pytest.mark.parametrize("chapter", [name for name in NAMES if name != FIRST])
 def test_a_chapter_has_exercises(chapter):
     assert len(exercises_of(chapter)) >= 4
-    assert len(list(tagged(chapter, "setup"))) == 1
+    assert list(tagged(chapter, "setup"))  # one cell or more: all are run
 
 
 def test_the_chapters_are_there():
