@@ -125,8 +125,9 @@ def test_a_run_leaves_table_figure_and_card(tmp_path):
     assert "Somebody 2000" in text and "small" in text and "2 failed" in text
     row = next(line for line in text.splitlines() if line.startswith("10      good  ours"))
     assert row.split()[3:] == ["10", "±", "0", "(2)", "-1"]
-    again, _ = run("echo", ECHO, "quick", tmp_path, progress=False)  # only what failed is left
-    assert repr(again) == repr(lines)
+    again, second = run("echo", ECHO, "quick", tmp_path, progress=False)  # only what failed is left
+    assert repr(again) == repr(lines) and (card["resumed"], second["resumed"]) == (False, True)
+    assert "since it was resumed" in told("echo", ECHO, lines, second)
 
 
 def test_the_papers_size_tells_its_sizes(tmp_path):
@@ -195,6 +196,7 @@ def test_stored_results_are_of_their_card(name, scale):
     assert card["sizes"] == size.sizes and card["repetitions"] == size.repetitions
     assert len(rows) == math.prod(map(len, size.grid.values())) * size.repetitions
     assert sum("error" in row for row in rows) == card["failed"] == 0
+    assert not card.get("resumed"), "its seconds are of a part: delete the folder, run it whole"
     assert compared(ENTRIES[name], rows, size.grid)
 
 

@@ -80,6 +80,7 @@ def run(name, entry, scale, folder, client=None, device="cpu", progress=True):
     place = Path(folder) / f"{name}-{scale}"
     place.mkdir(parents=True, exist_ok=True)
     path, start = place / "rows.csv", time.perf_counter()
+    begun = path.exists()
     fixed = {"device": device} | size.sizes
     rows = sweep(entry.study, size.grid, size.repetitions, fixed=fixed, path=path,
                  progress=progress, client=client)  # fmt: skip
@@ -99,6 +100,7 @@ def run(name, entry, scale, folder, client=None, device="cpu", progress=True):
         "workers": 1 if client is None else len(client.scheduler_info(-1)["workers"]),
         "threads": 1,
         "seconds": round(time.perf_counter() - start, 1),
+        "resumed": begun,  # then the seconds are those of this run alone
         "failed": sum("error" in row for row in rows),
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
@@ -171,5 +173,6 @@ def told(name, entry, lines, card):
     widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
     rows = ("  ".join(text.ljust(w) for text, w in zip(row, widths, strict=True)).rstrip()
             for row in (head, *body))  # fmt: skip
+    took = f"{card['seconds']} s" + " since it was resumed" * card["resumed"]
     return "\n".join([f"{name} ({card['scale']}): {entry.title}", entry.source, card["note"],
-                      f"{card['seconds']} s, {card['device']}", "", *rows])  # fmt: skip
+                      f"{took}, {card['device']}", "", *rows])  # fmt: skip
