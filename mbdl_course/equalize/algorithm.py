@@ -2,16 +2,18 @@
 log-likelihoods of anyone. One step each, folded over what arrives."""
 
 import math
-from functools import reduce
 from itertools import accumulate, chain
 from typing import NamedTuple
 
 import torch
 
+CACHED = 64  # steps taken together where it need not be one by one: few enough for the cache
+
 
 class Survivors(NamedTuple):
-    """After a step: the log-probability of the best path into each state, (..., states), in double
-    precision, so that 10⁵ steps lose no digits that matter."""
+    """After a step: the log-probability of the best path into each state, (states, ...): inside a
+    fold states lead, blocks are neighbours in memory. In double precision, so that 10⁵ steps lose
+    no digits that matter."""
 
     metric: torch.Tensor
 
@@ -39,14 +41,13 @@ def survivors(log_likelihoods, symbols=2, transitions=None, start=None):
 
     A state has `symbols` predecessors, that differ in the oldest symbol: the digit it forgets.
     """
-    ll, transitions, start = checked(log_likelihoods, symbols, transitions, start, torch.float64)
+    lls, transitions, first = prepared(log_likelihoods, symbols, transitions, start, torch.float64)
 
     def step(before, ll):
-        best = reduce(torch.maximum, leaving(before.metric, transitions).chunk(symbols, -2))
-        return Survivors((best + ll).flatten(-2))
+        best = leaving(before.metric, transitions, symbols).amax(0)
+        return Survivors((best + ll).flatten(0, 1))
 
-    first = start.expand(log_likelihoods.shape[1:])
-    return accumulate(ll, step, initial=Survivors(first))
+    return accumulate(lls, step, initial=Survivors(first))
 
 
 def traced(steps, state, symbols=2, transitions=None):
@@ -56,23 +57,22 @@ def traced(steps, state, symbols=2, transitions=None):
     Which predecessor was best is asked here, for many steps at once: inside the fold it would cost
     as much again.
     """
-    if transitions is not None:
-        transitions = transitions.to(steps[0].metric)
 
-    def predecessors(part):  # (..., states) of each step, the last first: the state before
-        options = leaving(torch.stack([step.metric for step in part]), transitions)
-        best, *others = options.chunk(symbols, -2)
-        rest = torch.arange(best.shape[-2], device=best.device)[:, None]
-        before = rest.expand_as(best)
+    def predecessors(part):  # (states, ...) of each step, the last first: the state before
+        metric = torch.stack([step.metric for step in part], 1)
+        met = transitions if transitions is None else meeting(transitions, metric)
+        best, *others = leaving(metric, met, symbols)
+        before = rest = torch.arange(len(best), device=best.device).view(-1, *metric.ndim * (1,))
         for k, other in enumerate(others, 1):
             before = torch.where(other > best, rest + k * len(rest), before)
-            best = torch.maximum(other, best)
-        return reversed(before.expand(*before.shape[:-1], symbols).flatten(-2).unbind())
+            best = torch.maximum(other, best) if k < len(others) else best
+        before = before.expand(-1, symbols, *before.shape[2:])
+        return reversed(before.flatten(0, 1).unbind(1))
 
-    parts = (steps[max(end - 64, 1) : end] for end in range(len(steps) - 1, 1, -64))
-    arrivals = chain.from_iterable(map(predecessors, parts))  # 64 steps stay in the cache
-    found = accumulate(arrivals, lambda s, before: before.gather(-1, s), initial=state[..., None])
-    return torch.stack([*found][::-1])[..., 0]
+    parts = (steps[max(end - CACHED, 1) : end] for end in range(len(steps) - 1, 1, -CACHED))
+    arrivals = chain.from_iterable(map(predecessors, parts))
+    found = accumulate(arrivals, lambda s, before: before.gather(0, s), initial=state[None])
+    return torch.cat([*found][::-1])
 
 
 def viterbi(log_likelihoods, symbols=2, transitions=None, start=None):
@@ -81,14 +81,16 @@ def viterbi(log_likelihoods, symbols=2, transitions=None, start=None):
     log_likelihoods (T, ..., states), from anyone: this is the slot. What does not depend on the
     state changes nothing there. transitions: log p(next symbol | state), (states, symbols), None:
     all alike. start: log-probabilities of the state before the first step, (states,), None: alike.
-    Forney 1973, "The Viterbi algorithm", doi 10.1109/PROC.1973.9030. Raises TypeError or ValueError
-    for what cannot be a trellis, ValueError where every path is impossible.
+    A path is a decision: no gradient passes. Forney 1973, "The Viterbi algorithm", doi
+    10.1109/PROC.1973.9030. Raises TypeError or ValueError for what cannot be a trellis, ValueError
+    where every path is impossible.
     """
-    steps = list(survivors(log_likelihoods, symbols, transitions, start))
-    score, state = steps[-1].metric.max(-1)
-    possible(score)
-    states = traced(steps, state, symbols, transitions)
-    return Path(states % symbols, states, score.to(log_likelihoods))
+    with torch.inference_mode():  # a fifth of the time: the fold is thousands of small operations
+        steps = list(survivors(log_likelihoods, symbols, transitions, start))
+        score, state = steps[-1].metric.max(0)
+        possible(score)
+        states = traced(steps, state, symbols, transitions)
+    return Path(states % symbols, states.clone(), score.to(log_likelihoods, copy=True))
 
 
 def bcjr(log_likelihoods, symbols=2, transitions=None, start=None):
@@ -99,34 +101,37 @@ def bcjr(log_likelihoods, symbols=2, transitions=None, start=None):
     (31). Arguments and errors as for `viterbi`. The evidence means something only for likelihoods
     that are densities of x. Bahl, Cocke, Jelinek, Raviv 1974, doi 10.1109/TIT.1974.1055186.
     """
-    ll, transitions, start = checked(log_likelihoods, symbols, transitions, start)
+    lls, transitions, first = prepared(log_likelihoods, symbols, transitions, start)
+    lls = [*lls]
 
     def forward(before, ll):
-        message = leaving(before[0], transitions).unflatten(-2, (symbols, -1)).logsumexp(-3)
-        message = (message + ll).flatten(-2)
-        total = message.logsumexp(-1)
-        return message - total[..., None], before[1] + total
+        message = leaving(before[0], transitions, symbols).logsumexp(0)
+        message = (message + ll).flatten(0, 1)
+        total = message.logsumexp(0)
+        return message - total, before[1] + total
 
     def backward(message, ll):
-        message = (message.unflatten(-1, (-1, symbols)) + ll)[..., None, :, :]
+        message = (message.unflatten(0, (-1, symbols)) + ll)[None]
         if transitions is not None:
             message = message + transitions.unflatten(0, (symbols, -1))
-        message = message.logsumexp(-1)
-        message = message.expand(*message.shape[:-2], symbols, -1).flatten(-2)
-        return message - message.amax(-1, keepdim=True)
+        message = message.logsumexp(2)
+        message = message.expand(symbols, *message.shape[1:]).flatten(0, 1)
+        return message - message.amax(0)
 
-    first = start.expand(log_likelihoods.shape[1:])
-    _, *past = accumulate(ll, forward, initial=(first, torch.zeros_like(first[..., 0])))
+    _, *past = accumulate(lls, forward, initial=(first, torch.zeros_like(first[0])))
     possible(past[-1][1])
-    future = accumulate(ll[1:].flip(0), backward, initial=torch.zeros_like(first))
+    future = accumulate(lls[:0:-1], backward, initial=torch.zeros_like(first))
     states = torch.stack([message for message, _ in past]) + torch.stack([*future][::-1])
-    states = states.log_softmax(-1)
+    states = states.movedim(1, -1).log_softmax(-1)
     return Posterior(states.unflatten(-1, (-1, symbols)).logsumexp(-2), states, past[-1][1])
 
 
-def leaving(metric, transitions):
-    """The metric of each state with each next symbol, (..., states, next or 1), oldest first."""
-    return metric[..., None] if transitions is None else metric[..., None] + transitions
+def leaving(metric, transitions, symbols):
+    """The metric of each state with each next symbol, (oldest, the rest, next or 1, ...)."""
+    states, *batch = metric.shape
+    if transitions is not None:
+        metric = metric[:, None] + transitions
+    return metric.view(symbols, states // symbols, -1, *batch)
 
 
 def possible(total):
@@ -136,9 +141,34 @@ def possible(total):
         )
 
 
-def checked(log_likelihoods, symbols, transitions, start, dtype=None):
-    """The logarithms, as they meet: log_likelihoods (T, ..., the rest, newest), transitions
-    (states, next) or None, start (states,)."""
+def prepared(log_likelihoods, symbols, transitions, start, dtype=None):
+    """What is folded, checked and as it meets: the log-likelihoods of each step (the rest, newest,
+    ...), transitions (states, next, 1 ...) or None, start (states, ...)."""
+    checked(log_likelihoods, symbols, transitions, start)
+    states, batch = log_likelihoods.shape[-1], log_likelihoods.shape[1:-1]
+    like = log_likelihoods.new_empty((states, *batch), dtype=dtype or log_likelihoods.dtype)
+    if start is None:
+        start = like.new_full((states,), -math.log(states))
+    if transitions is not None:
+        transitions = meeting(transitions, like)
+
+    def lls():
+        for part in log_likelihoods.split(CACHED):
+            part = part.movedim(-1, 1).to(like).contiguous()
+            if transitions is None:
+                part = part - math.log(symbols)
+            yield from part.unflatten(1, (-1, symbols)).unbind()
+
+    return lls(), transitions, meeting(start, like).expand_as(like)
+
+
+def meeting(table, metric):
+    """A table over states (and symbols) as it broadcasts over the blocks of the metric."""
+    return table.to(metric).view(*table.shape, *(metric.ndim - 1) * (1,))
+
+
+def checked(log_likelihoods, symbols, transitions, start):
+    """Raise the error that names what cannot be a trellis."""
     ll = log_likelihoods
     if not isinstance(ll, torch.Tensor) or not ll.is_floating_point():
         came = getattr(ll, "dtype", type(ll).__name__)
@@ -155,22 +185,15 @@ def checked(log_likelihoods, symbols, transitions, start, dtype=None):
         bad = (~(ll < math.inf)).sum().item()
         came = "one state" if states == 1 else f"{bad} entries that are NaN or +inf"
         raise ValueError(f"log_likelihoods: got {came}, expected logarithms of likelihoods")
-    ll = ll.to(dtype or ll.dtype)
-    if transitions is None:
-        ll = ll - math.log(symbols)  # once, not at each step
-    else:
-        transitions = probabilities("transitions", transitions, (states, symbols)).to(ll)
-    if start is None:
-        start = ll.new_full((states,), -math.log(states))
-    else:
-        start = probabilities("start", start, (states,)).to(ll)
-    return ll.unflatten(-1, (-1, symbols)), transitions, start
+    if transitions is not None:
+        checked_probabilities("transitions", transitions, (states, symbols))
+    if start is not None:
+        checked_probabilities("start", start, (states,))
 
 
-def probabilities(name, value, shape):
+def checked_probabilities(name, value, shape):
     if not isinstance(value, torch.Tensor) or value.shape != shape:
         came = tuple(value.shape) if isinstance(value, torch.Tensor) else type(value).__name__
         raise ValueError(f"{name}: got {came}, expected a tensor of shape {shape}")
     if not torch.allclose(value.logsumexp(-1), torch.zeros_like(value.sum(-1)), atol=1e-3):
         raise ValueError(f"{name}: its exponentials do not sum to one, expected log-probabilities")
-    return value
