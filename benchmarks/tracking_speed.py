@@ -35,8 +35,9 @@ START = Belief(torch.zeros(2, 1, dtype=torch.float64), torch.zeros(2, 2, dtype=t
 
 def ours(x, smoothed, gain=riccati):
     """The estimates of a smoother (T, ..., 2, 1), or of a filter after the last step."""
-    beliefs = filtered(x, MODEL, gain(MODEL), START)
-    return rts(history(beliefs)).s if smoothed else last(beliefs).s
+    with torch.inference_mode():  # as the peers, without gradients
+        beliefs = filtered(x, MODEL, gain(MODEL), START)
+        return rts(history(beliefs)).s if smoothed else last(beliefs).s
 
 
 def filterpy(smoothed):

@@ -410,6 +410,28 @@ def test_the_covariance_is_not_repeated():
     assert last.Sigma.shape == (3, 3) and last.gain.K.shape == (3, 2) and last.s.shape == (7, 3, 1)
 
 
+@pytest.mark.parametrize("vague", [0.0, 1.0, 1e7])
+@pytest.mark.parametrize("name", [*MODELS, "batch"])
+def test_covariances_ahead_of_the_data_are_those_of_the_steps(name, vague):
+    """By doubling, in one block of 37 or in blocks of 5, against one step after the other."""
+    if name == "batch":
+        two = [random_model(seed=seed) for seed in (0, 1)]
+        model = Model(*(torch.stack(parts)[:, None] for parts in zip(*two, strict=True)))
+    else:
+        model, _ = MODELS[name]
+    start = known(model.Q.shape[-1], vague)
+    x = torch.randn(37, 1, 4, model.R.shape[-1], 1, dtype=D, generator=seeded(3))
+    steps = history(filtered(x, model, extended(model), start))
+    gain = riccati(model)
+    blocks = iter(gain.ahead(start, 37, most=5))
+    for rule in (gain, lambda *_: next(blocks)(*_)):
+        ahead = history(filtered(x, model, rule, start))
+        for a, b in zip((ahead.s, *ahead.gain[:-1]), (steps.s, *steps.gain[:-1]), strict=True):
+            assert a.shape == b.shape
+            assert (a - b).abs().max() < (1e-12 if vague < 2 else 1e-8) * b.abs().max()
+    assert next(blocks, None) is None
+
+
 def test_float32_keeps_its_covariance():
     """A nearly exact sensor after a vague start: the short form Σ − KHΣ loses positivity here."""
     model = constant_acceleration(0.01, 1e-4, 1e-8, dtype=torch.float32)

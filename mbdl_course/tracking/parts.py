@@ -19,13 +19,17 @@ from .problem import Model, apply, square_root
 def riccati(model):
     """The Kalman gain: K = Σ⁻Hᵀ S⁻¹, S = HΣ⁻Hᵀ + R, Σ⁻ = FΣFᵀ + Q; the new Σ in Joseph's form.
 
-    The covariances do not depend on the data: they are computed once for the whole batch, unless
-    observations are missing. ValueError if F or H is a function: see `extended`.
+    The covariances do not depend on the data: they are computed once for the whole batch, and in
+    double precision many steps ahead (`Riccati.ahead`), unless observations are missing or R is
+    singular. ValueError if F or H is a function: see `extended`.
     """
     for name in ("F", "H"):
         if callable(getattr(model, name, None)):
             raise ValueError(f"{name}: got a function, expected a matrix; `extended` takes both")
-    return extended(model)
+    step = extended(model)
+    if model.R.dtype != torch.float64 or torch.linalg.cholesky_ex(model.R.detach()).info.any():
+        return step  # in float32, step by step: Joseph's form forgets the rounding of a vague start
+    return Riccati(*step)
 
 
 def extended(model):
@@ -52,11 +56,83 @@ class Linearising(NamedTuple):
         x_hat, H = linearised(model.H, s)
         cross = claimed(belief) @ F.mT
         before = F @ cross + model.Q
-        C = before @ H.mT
-        K, S = solved(C, H @ C + model.R, seen)
-        A = eye - K @ H  # Joseph: stays a covariance in float32
-        Sigma = A @ before @ A.mT + K @ model.R @ K.mT
+        K, S, Sigma = updated(before, H, model.R, eye, seen)
         return Gain(K, s, x_hat, Sigma, S, before, cross)
+
+
+def updated(before, H, R, eye, seen=None):
+    """K, S and the covariance after the update."""
+    C = before @ H.mT
+    K, S = solved(C, H @ C + R, seen)
+    A = eye - K @ H  # Joseph: stays a covariance in float32
+    return K, S, A @ before @ A.mT + K @ R @ K.mT
+
+
+class Riccati(NamedTuple):
+    """The gain of `riccati`: a step of Linearising, which need not wait for the data."""
+
+    model: Model
+    eye: torch.Tensor
+
+    def __call__(self, belief, x, seen=None):
+        return Linearising(*self)(belief, x, seen)
+
+    def ahead(self, start, horizon, most=1024):
+        """The gain of each step; up to `most` covariances at once, by doubling as in `steady`.
+
+        With the first k of them known, the map over k steps takes all to the next k.
+        """
+        F, H, Q, R = self.model
+        Sigma = claimed(start)
+        for begin in range(0, horizon, most):
+            steps, maps = min(most, horizon - begin), doublings(self.model, self.eye)
+            before = (F @ Sigma @ F.mT + Q)[None]
+            while len(before) < steps:
+                later = mapped(next(maps), before[: steps - len(before)], self.eye)
+                before = torch.cat([before.expand(-1, *later.shape[1:]), later])
+            K, S, after = updated(before, H, R, self.eye)
+            cross = torch.cat([Sigma.expand_as(after[:1]), after[:-1]]) @ F.mT
+            Sigma = after[-1]
+            for known in zip(K, after, S, before, cross, strict=True):
+                yield Known(F, H, *known)
+
+
+class Known(NamedTuple):
+    """A gain whose covariances are known before the data come."""
+
+    F: torch.Tensor
+    H: torch.Tensor
+    K: torch.Tensor
+    Sigma: torch.Tensor
+    S: torch.Tensor
+    before: torch.Tensor
+    cross: torch.Tensor
+
+    def __call__(self, belief, x, seen=None):
+        if seen is not None:
+            raise ValueError("xs: got missing entries, expected none: a known gain counts on all")
+        s = self.F @ belief.s
+        return Gain(self.K, s, self.H @ s, self.Sigma, self.S, self.before, self.cross)
+
+
+def doublings(model, eye):
+    """(A, G, P) of the map Σ⁻ ↦ P + AᵀΣ⁻(I + GΣ⁻)⁻¹A over 1, 2, 4, ... steps; R is not singular."""
+
+    def doubled(triple, _):
+        A, G, P = triple
+        WA, WGA = solve(eye + G @ P, torch.cat([A, G @ A.mT], dim=-1)).chunk(2, dim=-1)
+        return A @ WA, G + A @ WGA, P + A.mT @ P @ WA
+
+    H = model.H
+    one = torch.broadcast_tensors(model.F.mT, H.mT @ solve(model.R, H), model.Q)
+    return accumulate(repeat(None), doubled, initial=one)
+
+
+def mapped(triple, before, eye):
+    """The next Σ⁻ of each, or those several steps on."""
+    A, G, P = triple
+    M = eye + G @ before
+    return P + A.mT @ before @ solve(M, A.expand_as(M))
 
 
 def unscented(model, kappa=1.0):
@@ -108,32 +184,18 @@ def steady(model):
     R, H = model.R, model.H
     if torch.linalg.cholesky_ex(R.detach()).info.any():
         raise ValueError("R: got a singular matrix, expected a positive definite one")
-    eye = torch.eye(model.Q.shape[-1]).to(R)
-
-    def doubled(triple, _):
-        A, G, P = triple
-        W = torch.linalg.solve(eye + G @ P, torch.cat([A, G @ A.mT], dim=-1))
-        WA, WGA = W.split(len(A), dim=-1)
-        return A @ WA, G + A @ WGA, P + A.mT @ P @ WA
 
     def close(old, new):
         return bool((old[2] - new[2]).abs().max() <= 1e-14 * new[2].abs().max())
 
-    first = (model.F.mT, H.mT @ torch.linalg.solve(R, H), model.Q)
-    *_, (_, _, before) = until(accumulate(repeat(None), doubled, initial=first), close, most=60)
+    eye = torch.eye(model.Q.shape[-1]).to(R)
+    *_, (_, _, before) = until(doublings(model, eye), close, most=60)
     if not before.isfinite().all():
         raise ValueError("model: got none with a steady gain, expected every growing state seen")
     before = (before + before.mT) / 2
     K, S = solved(before @ H.mT, H @ before @ H.mT + R, None)
     Sigma = before - K @ S @ K.mT
-
-    def gain(belief, x, seen=None):
-        if seen is not None:
-            raise ValueError("xs: got missing entries, expected none: a steady gain counts on all")
-        s = model.F @ belief.s
-        return Gain(K, s, H @ s, Sigma, S, before, Sigma @ model.F.mT)
-
-    return gain
+    return Known(model.F, H, K, Sigma, S, before, Sigma @ model.F.mT)
 
 
 def robust(model, most=1.5):
