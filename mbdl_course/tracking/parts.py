@@ -78,18 +78,15 @@ class Riccati(NamedTuple):
         return Linearising(*self)(belief, x, seen)
 
     def ahead(self, start, horizon, most=1024):
-        """The gain of each step; up to `most` covariances at once, by doubling as in `steady`.
-
-        With the first k of them known, the map over k steps takes all to the next k.
-        """
+        """The gain of each step; up to `most` covariances at once, by doubling as in `steady`."""
         F, H, Q, R = self.model
         Sigma = claimed(start)
         for begin in range(0, horizon, most):
-            steps, maps = min(most, horizon - begin), doublings(self.model, self.eye)
-            before = (F @ Sigma @ F.mT + Q)[None]
-            while len(before) < steps:
-                later = mapped(next(maps), before[: steps - len(before)], self.eye)
-                before = torch.cat([before.expand(-1, *later.shape[1:]), later])
+            steps = min(most, horizon - begin)
+            for _, _, before in doublings(self.model, self.eye, F @ Sigma @ F.mT + Q):
+                if len(before) > steps:
+                    break
+            before = before[1 : steps + 1]
             K, S, after = updated(before, H, R, self.eye)
             cross = torch.cat([Sigma.expand_as(after[:1]), after[:-1]]) @ F.mT
             Sigma = after[-1]
@@ -115,24 +112,22 @@ class Known(NamedTuple):
         return Gain(self.K, s, self.H @ s, self.Sigma, self.S, self.before, self.cross)
 
 
-def doublings(model, eye):
-    """(A, G, P) of the map Σ⁻ ↦ P + AᵀΣ⁻(I + GΣ⁻)⁻¹A over 1, 2, 4, ... steps; R is not singular."""
+def doublings(model, eye, *first):
+    """(A, G, X) over 1, 2, 4, ... steps: Σ⁻ ↦ P + AᵀΣ⁻(I + GΣ⁻)⁻¹A is the map, P = X[0]; the rest
+    of X are the covariances of the steps, beginning with `first`. R is not singular.
+
+    The map takes those of the first k steps to the next k, and P to the P of 2k steps.
+    """
 
     def doubled(triple, _):
-        A, G, P = triple
-        WA, WGA = solve(eye + G @ P, torch.cat([A, G @ A.mT], dim=-1)).chunk(2, dim=-1)
-        return A @ WA, G + A @ WGA, P + A.mT @ P @ WA
+        A, G, X = triple
+        WA, WGA = solve(eye + G @ X, torch.cat([A, G @ A.mT], dim=-1)).chunk(2, dim=-1)
+        later = X[0] + A.mT @ X @ WA
+        return A @ WA[0], G + A @ WGA[0], torch.cat([later[:1], X[1:], later[1:]])
 
-    H = model.H
-    one = torch.broadcast_tensors(model.F.mT, H.mT @ solve(model.R, H), model.Q)
-    return accumulate(repeat(None), doubled, initial=one)
-
-
-def mapped(triple, before, eye):
-    """The next Σ⁻ of each, or those several steps on."""
-    A, G, P = triple
-    M = eye + G @ before
-    return P + A.mT @ before @ solve(M, A.expand_as(M))
+    H, Q = model.H, model.Q
+    A, G, *X = torch.broadcast_tensors(model.F.mT, H.mT @ solve(model.R, H), Q, *first)
+    return accumulate(repeat(None), doubled, initial=(A, G, torch.stack(X)))
 
 
 def unscented(model, kappa=1.0):
@@ -189,7 +184,7 @@ def steady(model):
         return bool((old[2] - new[2]).abs().max() <= 1e-14 * new[2].abs().max())
 
     eye = torch.eye(model.Q.shape[-1]).to(R)
-    *_, (_, _, before) = until(doublings(model, eye), close, most=60)
+    *_, (_, _, (before,)) = until(doublings(model, eye), close, most=60)
     if not before.isfinite().all():
         raise ValueError("model: got none with a steady gain, expected every growing state seen")
     before = (before + before.mT) / 2
