@@ -11,11 +11,18 @@ CACHED = 64  # steps taken together where it need not be one by one: few enough 
 
 
 class Survivors(NamedTuple):
-    """After a step: the log-probability of the best path into each state, (states, ...): inside a
-    fold states lead, blocks are neighbours in memory. In double precision, so that 10⁵ steps lose
-    no digits that matter."""
+    """After a step: the log-probability of the best path into each state.
 
-    metric: torch.Tensor
+    Inside a fold states lead, blocks are neighbours in memory: `metric` is (states, ...), and `by`
+    is the same as it comes out of a step, (the rest, newest symbol, ...). In double precision, so
+    that 10⁵ steps lose no digits that matter.
+    """
+
+    by: torch.Tensor
+
+    @property
+    def metric(self):
+        return self.by.flatten(0, 1)
 
 
 class Path(NamedTuple):
@@ -42,12 +49,14 @@ def survivors(log_likelihoods, symbols=2, transitions=None, start=None):
     A state has `symbols` predecessors, that differ in the oldest symbol: the digit it forgets.
     """
     lls, transitions, first = prepared(log_likelihoods, symbols, transitions, start, torch.float64)
+    states, *blocks = first.shape
+    shape = (symbols, states // symbols, -1, *blocks)  # oldest symbol, the rest, next or 1
 
     def step(before, ll):
-        best = leaving(before.metric, transitions, symbols).amax(0)
-        return Survivors((best + ll).flatten(0, 1))
+        options = before.by if transitions is None else before.metric[:, None] + transitions
+        return Survivors(options.view(shape).amax(0) + ll)
 
-    return accumulate(lls, step, initial=Survivors(first))
+    return accumulate(lls, step, initial=Survivors(first.unflatten(0, (-1, symbols))))
 
 
 def traced(steps, state, symbols=2, transitions=None):
@@ -59,7 +68,7 @@ def traced(steps, state, symbols=2, transitions=None):
     """
 
     def predecessors(part):  # (states, ...) of each step, the last first: the state before
-        metric = torch.stack([step.metric for step in part], 1)
+        metric = torch.stack([step.by for step in part], 2).flatten(0, 1)
         met = transitions if transitions is None else meeting(transitions, metric)
         best, *others = leaving(metric, met, symbols)
         before = rest = torch.arange(len(best), device=best.device).view(-1, *metric.ndim * (1,))
