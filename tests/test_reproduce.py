@@ -22,6 +22,7 @@ TINY = {  # entry: (sizes, point) with which its study takes a second or so
         {"world": "Lorenz, J = 2", "n_train": 20},
     ),
     "filters": ({"n_test": 10, "horizon": 5}, {"setting": "canonical"}),
+    "nile": ({}, {"before": "nothing known"}),
     "unrolled": ({"n": 50, "steps": 1, "n_test": 20}, {"noise": "SNR 20 dB"}),
     "unfolded_admm": ({"n_train": 20, "steps": 2, "n_test": 10}, {"layers": 6}),
     "corona": ({"n_train": 8, "steps": 1, "n_test": 4, "size": 8, "frames": 6}, {"layers": 2}),

@@ -277,6 +277,37 @@ def filters_published(setting):
     return {label: 10 * math.log10(v[key]) for key, label in names.items()}
 
 
+# ---- The Nile -----------------------------------------------------------------------------------
+
+SPREADS = {"variance 10⁶": 1e6, "nothing known": math.inf}
+
+
+def nile(seed, device, before):
+    """Variances of a drifting level by maximum likelihood, from a guess of both that is random,
+    each 10² to 10⁵. before: what is known of the level before the first observation, which with
+    nothing known is all there is."""
+    x = datasets.nile()[:, None, None].double().to(device)
+    guess = 10 ** (2 + 3 * torch.rand(2, 1, 1, generator=seeded(seed)))
+    one, (Q, R) = torch.ones(1, 1).to(x), guess.to(x)
+    level = LearnedNoise(tracking.Model(one, one, Q, R), None)
+
+    def loss():
+        R = level.model.R
+        weight = 1 / (1 + R / SPREADS[before])
+        level.start = Belief(weight * x[0], weight * R)
+        return -log_likelihood(level(x[1:]))
+
+    last(tracking.fitting(level, loss, 100))
+    return {"R, of an observation": level.model.R.item(), "Q, of a step": level.model.Q.item()}
+
+
+def nile_published(before):
+    told = published()["nile"]
+    book, package = (told["irregular"], told["level"]), told["statsmodels"]
+    R, Q = book if before == "nothing known" else package
+    return {"R, of an observation": R, "Q, of a step": Q}
+
+
 KALMANNET = "Revach et al. 2022, KalmanNet, doi 10.1109/TSP.2022.3158588"
 TABLE = "Shlezinger, Eldar, Boyd 2022, doi 10.1109/ACCESS.2022.3218802, table 1"
 ENTRIES = {
@@ -341,5 +372,15 @@ ENTRIES = {
          "R = 2, F turned, Q = I": "IHT", "EKF, J = 5": "model-based", "UKF, J = 5": "ADMM",
          "100 particles, J = 5": "IHT", "EKF, Runge–Kutta": "FISTA"},
         "MSE in dB",
+    ),
+    "nile": Entry(
+        "The level of the Nile by maximum likelihood (chapter 09)",
+        "Durbin, Koopman 2012, Time Series Analysis by State Space Methods; and statsmodels' own "
+        "example, where the variance of the first level is 10⁶",
+        nile,
+        *2 * [Scale({"before": list(SPREADS)}, 10, "nothing is smaller; from ten guesses")],
+        nile_published,
+        {"R, of an observation": "model-based", "Q, of a step": "learned"},
+        "variance",
     ),
 }  # fmt: skip
