@@ -13,6 +13,7 @@ from mbdl_course.learn import Stage, seeded, training
 from mbdl_course.tracking import (
     Belief,
     Covariance,
+    Filter,
     Gain,
     LearnedNoise,
     Model,
@@ -40,6 +41,7 @@ from mbdl_course.tracking import (
     unscented,
     white,
 )
+from mbdl_course.tracking.parts import Known, Linearising
 
 D = torch.float64
 
@@ -410,26 +412,65 @@ def test_the_covariance_is_not_repeated():
     assert last.Sigma.shape == (3, 3) and last.gain.K.shape == (3, 2) and last.s.shape == (7, 3, 1)
 
 
-@pytest.mark.parametrize("vague", [0.0, 1.0, 1e7])
-@pytest.mark.parametrize("name", [*MODELS, "batch"])
-def test_covariances_ahead_of_the_data_are_those_of_the_steps(name, vague):
-    """By doubling, in one block of 37 or in blocks of 5, against one step after the other."""
-    if name == "batch":
-        two = [random_model(seed=seed) for seed in (0, 1)]
-        model = Model(*(torch.stack(parts)[:, None] for parts in zip(*two, strict=True)))
-    else:
-        model, _ = MODELS[name]
-    start = known(model.Q.shape[-1], vague)
-    x = torch.randn(37, 1, 4, model.R.shape[-1], 1, dtype=D, generator=seeded(3))
+def matrix(*rows):
+    return torch.tensor(rows, dtype=D)
+
+
+def still(H, Q=0.0, F=None):
+    eye = torch.eye(H.shape[-1], dtype=D)
+    return Model(eye if F is None else F, H, Q * eye, torch.eye(len(H), dtype=D))
+
+
+FIVE, PAIR = matrix([0.3, -1.2, 0.7, 0.4, 1.1]), torch.eye(2, dtype=D)
+ALIKE, TURNED = matrix([1.0, 1 - 1e-12], [1 - 1e-12, 1.0]), matrix([0.9, 0.1], [0.0, 0.9])
+# where doubling is exact; and where it cancels, overflows or meets a singular matrix
+AHEAD = {name: (model, 1.0) for name, (model, _) in MODELS.items()} | {
+    "vague": (MODELS["velocity"][0], 100.0),
+    "nothing known": (still(matrix([1.0]), 2.0), 1e7),
+}
+BEHIND = {
+    "five constants": (still(FIVE), 1e7),
+    "five walks": (still(FIVE, 0.01), 1e6),
+    "grows": (still(PAIR[:1], F=matrix([1.5, 0.1], [0.1, 0.9])), 1.0),
+    "overflows": (still(matrix([1.0]), F=matrix([2.0])), 1.0),
+    "sensors nearly alike": (still(PAIR, 1.0, TURNED)._replace(R=ALIKE), 1.0),
+    "R singular": (still(PAIR, 1.0)._replace(R=0 * PAIR), 1.0),
+}
+
+
+@pytest.mark.parametrize("name", [*AHEAD, *BEHIND])
+def test_covariances_ahead_of_the_data_are_those_of_the_steps(name):
+    """By doubling where that is confirmed, in one block or in blocks of 5, else step by step."""
+    model, vague = (AHEAD | BEHIND)[name]
+    horizon = 1100 if name == "overflows" else 101
+    start = known(len(model.Q), vague)
+    x = torch.randn(horizon, 4, len(model.R), 1, dtype=D, generator=seeded(3))
     steps = history(filtered(x, model, extended(model), start))
     gain = riccati(model)
-    blocks = iter(gain.ahead(start, 37, most=5))
+    assert isinstance(next(gain.ahead(start, horizon)), Known) == (name in AHEAD)
+    blocks = gain.ahead(start, horizon, most=5)
     for rule in (gain, lambda *_: next(blocks)(*_)):
         ahead = history(filtered(x, model, rule, start))
         for a, b in zip((ahead.s, *ahead.gain[:-1]), (steps.s, *steps.gain[:-1]), strict=True):
-            assert a.shape == b.shape
-            assert (a - b).abs().max() < (1e-12 if vague < 2 else 1e-8) * b.abs().max()
-    assert next(blocks, None) is None
+            size = b.abs().amax((-2, -1), keepdim=True)
+            assert a.shape == b.shape and ((a - b).abs() <= 1e-8 * size).all()
+
+
+def test_what_is_learned_converted_or_a_batch_is_taken_step_by_step():
+    model, start = MODELS["random"]
+    gain, learned = riccati(model), LearnedNoise(model, start)
+    two = Model(*(torch.stack([part, part])[:, None] for part in model))
+    for rule, begin in (
+        (riccati(two), start),
+        (riccati(learned.model), start),
+        (gain, start._replace(Sigma=start.Sigma.expand(2, 3, 3))),
+        (Filter(model, gain).float().gain, known(3, 1.0)),
+    ):
+        assert isinstance(next(rule.ahead(begin, 4)), Linearising)
+    assert isinstance(next(gain.ahead(start, 4)), Known)
+    x, _, _ = draw(model, start=start)
+    slopes = torch.func.jacrev(lambda x: [*filtered(x, model, gain, start)][-1].s)(x)
+    assert slopes.shape == (4, 3, 1, *x.shape)
 
 
 def test_float32_keeps_its_covariance():

@@ -4,7 +4,6 @@ import math
 from itertools import accumulate, repeat
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from .problem import Model, apply, square_root
@@ -255,12 +254,12 @@ def checked_covariance(name, Sigma, size=None):
     wanted = 2 * (size or Sigma.shape[-1:].numel(),)
     if Sigma.ndim < 2 or Sigma.shape[-2:] != wanted:
         raise ValueError(f"{name}: got shape {tuple(Sigma.shape)}, expected a matrix {wanted}")
-    values = Sigma.detach().double().cpu().numpy()  # one wait, and small matrices are faster there
-    scale = np.abs(values).max()
+    Sigma = Sigma.detach()
+    scale = Sigma.abs().max()
     slack = 100 * torch.finfo(Sigma.dtype).eps * scale
-    if not np.isfinite(scale) or np.abs(values - values.swapaxes(-1, -2)).max() > slack:
+    if not scale.isfinite() or (Sigma - Sigma.mT).abs().max() > slack:
         raise ValueError(f"{name}: got a matrix that is not symmetric or not finite")
-    least = np.linalg.eigvalsh(values).min()
+    least = torch.linalg.eigvalsh(Sigma).min()
     if least < -slack:
         raise ValueError(
             f"{name}: got a matrix with the eigenvalue {least:.3g}, expected a covariance: none "

@@ -19,17 +19,14 @@ from .problem import Model, apply, square_root
 def riccati(model):
     """The Kalman gain: K = Σ⁻Hᵀ S⁻¹, S = HΣ⁻Hᵀ + R, Σ⁻ = FΣFᵀ + Q; the new Σ in Joseph's form.
 
-    The covariances do not depend on the data: they are computed once for the whole batch, and in
-    double precision many steps ahead (`Riccati.ahead`), unless observations are missing or R is
-    singular. ValueError if F or H is a function: see `extended`.
+    The covariances do not depend on the data: they are computed once for the whole batch, and ahead
+    of the data where that is as exact (`Riccati.ahead`), unless observations are missing.
+    ValueError if F or H is a function: see `extended`.
     """
     for name in ("F", "H"):
         if callable(getattr(model, name, None)):
             raise ValueError(f"{name}: got a function, expected a matrix; `extended` takes both")
-    step = extended(model)
-    if model.R.dtype != torch.float64 or torch.linalg.cholesky_ex(model.R.detach()).info.any():
-        return step  # in float32, step by step: Joseph's form forgets the rounding of a vague start
-    return Riccati(*step)
+    return Riccati(*extended(model))
 
 
 def extended(model):
@@ -78,20 +75,47 @@ class Riccati(NamedTuple):
         return Linearising(*self)(belief, x, seen)
 
     def ahead(self, start, horizon, most=1024):
-        """The gain of each step; up to `most` covariances at once, by doubling as in `steady`."""
-        F, H, Q, R = self.model
+        """The gain of each step; up to `most` covariances at once, by doubling as in `steady`.
+
+        That is for one model in double precision that is not being learned. And one more step in
+        Joseph's form has to confirm them to 1e-12: after a vague start, or where a state that grows
+        has no noise, doubling cancels. Otherwise the steps are taken one by one.
+        """
+        F, H, *_ = self.model
         Sigma = claimed(start)
+        exact = all(
+            part.ndim == 2 and part.dtype == torch.float64 and not part.requires_grad
+            for part in (*self.model, Sigma)
+        )
         for begin in range(0, horizon, most):
-            steps = min(most, horizon - begin)
+            if exact:
+                exact, *known = self._confirmed(Sigma, min(most, horizon - begin))
+            if not exact:
+                break
+            yield from (Known(F, H, *row) for row in zip(*known, strict=True))
+            Sigma = known[1][-1]
+        yield from repeat(Linearising(*self))  # what is left
+
+    def _confirmed(self, Sigma, steps):
+        """Whether they are exact, then K, Σ, S, Σ⁻ and the cross-covariances of so many steps."""
+        F, H, Q, R = self.model
+        try:
             for _, _, before in doublings(self.model, self.eye, F @ Sigma @ F.mT + Q):
                 if len(before) > steps:
                     break
             before = before[1 : steps + 1]
             K, S, after = updated(before, H, R, self.eye)
-            cross = torch.cat([Sigma.expand_as(after[:1]), after[:-1]]) @ F.mT
-            Sigma = after[-1]
-            for known in zip(K, after, S, before, cross, strict=True):
-                yield Known(F, H, *known)
+        except torch.linalg.LinAlgError:
+            return (False,)
+        cross = torch.cat([Sigma[None], after[:-1]]) @ F.mT
+        again = F @ cross + Q
+        gap = torch.maximum(apart(again, before), apart(again @ H.mT, before @ H.mT))
+        return bool(gap < 1e-12), K, after, S, before, cross
+
+
+def apart(a, b):
+    """How far two sequences of matrices are apart, where the largest entry of each counts one."""
+    return ((a - b).abs().amax((-2, -1)) / b.abs().amax((-2, -1))).max()
 
 
 class Known(NamedTuple):
