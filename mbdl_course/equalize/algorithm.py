@@ -66,17 +66,19 @@ def traced(steps, state, symbols=2, transitions=None):
     Which predecessor was best is asked here, for many steps at once: inside the fold it would cost
     as much again.
     """
+    if transitions is not None:
+        transitions = meeting(transitions, steps[0].metric)
 
     def predecessors(part):  # (states, ...) of each step, the last first: the state before
-        metric = torch.stack([step.by for step in part], 2).flatten(0, 1)
-        met = transitions if transitions is None else meeting(transitions, metric)
-        best, *others = leaving(metric, met, symbols)
-        before = rest = torch.arange(len(best), device=best.device).view(-1, *metric.ndim * (1,))
+        metric = torch.stack([step.by for step in part]).flatten(1, 2)
+        best, *others = leaving(metric, transitions, symbols, 1).unbind(1)
+        rest = torch.arange(best.shape[1], device=best.device)
+        before = rest = rest.view(-1, *(best.ndim - 2) * (1,))
         for k, other in enumerate(others, 1):
             before = torch.where(other > best, rest + k * len(rest), before)
             best = torch.maximum(other, best) if k < len(others) else best
-        before = before.expand(-1, symbols, *before.shape[2:])
-        return reversed(before.flatten(0, 1).unbind(1))
+        before = before.expand(-1, -1, symbols, *before.shape[3:])
+        return reversed(before.flatten(1, 2).unbind())
 
     parts = (steps[max(end - CACHED, 1) : end] for end in range(len(steps) - 1, 1, -CACHED))
     arrivals = chain.from_iterable(map(predecessors, parts))
@@ -135,12 +137,14 @@ def bcjr(log_likelihoods, symbols=2, transitions=None, start=None):
     return Posterior(states.unflatten(-1, (-1, symbols)).logsumexp(-2), states, past[-1][1])
 
 
-def leaving(metric, transitions, symbols):
-    """The metric of each state with each next symbol, (oldest, the rest, next or 1, ...)."""
-    states, *batch = metric.shape
+def leaving(metric, transitions, symbols, at=0):
+    """The metric of each state, axis `at`, with each next symbol: three axes in its place, (oldest,
+    the rest, next or 1)."""
+    *front, states = metric.shape[: at + 1]
+    shape = (*front, symbols, states // symbols, -1, *metric.shape[at + 1 :])
     if transitions is not None:
-        metric = metric[:, None] + transitions
-    return metric.view(symbols, states // symbols, -1, *batch)
+        metric = metric.unsqueeze(at + 1) + transitions
+    return metric.view(shape)
 
 
 def possible(total):
@@ -163,7 +167,8 @@ def prepared(log_likelihoods, symbols, transitions, start, dtype=None):
 
     def lls():
         for part in log_likelihoods.split(CACHED):
-            part = part.movedim(-1, 1).to(like).contiguous()
+            part = part.movedim(-1, 1)
+            part = part.to(like.dtype, memory_format=torch.contiguous_format).contiguous()
             if transitions is None:
                 part = part - math.log(symbols)
             yield from part.unflatten(1, (-1, symbols)).unbind()
