@@ -96,7 +96,7 @@ def viterbi(log_likelihoods, symbols=2, transitions=None, start=None):
     10.1109/PROC.1973.9030. Raises TypeError or ValueError for what cannot be a trellis, ValueError
     where every path is impossible.
     """
-    with torch.inference_mode():  # a fifth of the time: the fold is thousands of small operations
+    with torch.inference_mode():  # saves a fifth: the fold is thousands of small operations
         steps = list(survivors(log_likelihoods, symbols, transitions, start))
         score, state = steps[-1].metric.max(0)
         possible(score)
